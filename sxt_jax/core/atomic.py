@@ -1,0 +1,83 @@
+"""Writing so that a half-written result is never mistaken for a result."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import shutil
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+
+from sxt_jax.core.errors import InputError
+
+TEMPORARY_MARK = '.incomplete-'
+
+
+def _sync(path: Path) -> None:
+    """Flush a file, or a folder and all in it, to the disk."""
+    paths = [path, *path.rglob('*')] if path.is_dir() else [path]
+    for p in [*paths, path.parent]:
+        descriptor = os.open(p, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def _replace(temporary: Path, path: Path) -> None:
+    if path.is_dir():  # os.replace cannot put a folder over a filled one
+        old = path.with_name(f'{TEMPORARY_MARK}{uuid.uuid4().hex[:8]}-{path.name}')
+        os.replace(path, old)
+        os.replace(temporary, path)
+        _remove(old)
+    else:
+        os.replace(temporary, path)
+
+
+@contextlib.contextmanager
+def atomic_path(path: str | Path) -> Iterator[Path]:
+    """A temporary path beside `path`; what is written there becomes `path` on success.
+
+    The caller creates a file or a folder at the temporary path. It ends in the same suffix, so
+    that writers which choose by suffix work. On any exception it is removed and `path` is as it
+    was. Data are flushed to the disk before the rename.
+
+    Raises:
+      InputError: the disk is full, or the folder cannot be written to.
+    """
+    path = Path(path)
+    temporary = path.with_name(f'{TEMPORARY_MARK}{uuid.uuid4().hex[:8]}-{path.name}')
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        yield temporary
+        _sync(temporary)
+        _replace(temporary, path)
+    except OSError as error:
+        _remove(temporary)
+        raise _explain(path, error) from error
+    except BaseException:
+        _remove(temporary)
+        raise
+
+
+def _explain(path: Path, error: OSError) -> Exception:
+    if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+        return InputError(path, 'the disk is full', 'free space for the result')
+    if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST):
+        return InputError(path, f'cannot be written ({error.strerror})', 'a writable folder')
+    return error
+
+
+def write_text(path: str | Path, text: str) -> None:
+    """Write a text file atomically (UTF-8)."""
+    with atomic_path(path) as temporary:
+        temporary.write_text(text, encoding='utf-8')

@@ -1,0 +1,62 @@
+"""The devices: which there are, and how arrays are laid out over them.
+
+One axis, `DATA_AXIS`, splits the batch: every device holds all parameters and its share of the
+batch. The published networks (1–77 M parameters, below 1 GiB with optimizer state) fit on every
+accelerator, so splitting parameters would cost communication and save nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import jax
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+from sxt_jax.core.errors import InputError
+
+DATA_AXIS = 'data'
+
+
+def make_device_mesh(devices: Sequence[jax.Device] | None = None) -> Mesh:
+    """A one-axis device mesh over `devices` (default: all)."""
+    devices = list(devices) if devices is not None else jax.devices()
+    return jax.make_mesh(
+        (len(devices),), (DATA_AXIS,), devices=devices, axis_types=(jax.sharding.AxisType.Auto,)
+    )
+
+
+def replicated(device_mesh: Mesh) -> NamedSharding:
+    """Every device holds the whole array."""
+    return NamedSharding(device_mesh, PartitionSpec())
+
+
+def split_batch(device_mesh: Mesh) -> NamedSharding:
+    """Axis 0 is split over the devices."""
+    return NamedSharding(device_mesh, PartitionSpec(DATA_AXIS))
+
+
+def is_accelerated() -> bool:
+    """Whether computations run on something faster than the CPU."""
+    return jax.default_backend() != 'cpu'
+
+
+def describe_devices() -> str:
+    """One line for the log, e.g. `8 × NVIDIA H100 (gpu), JAX 0.10.2`."""
+    devices = jax.devices()
+    return (
+        f'{len(devices)} × {devices[0].device_kind} ({devices[0].platform}), JAX {jax.__version__}'
+    )
+
+
+def require_accelerator() -> None:
+    """Raise unless JAX found a GPU or TPU.
+
+    Raises:
+      InputError: only the CPU is there.
+    """
+    if not is_accelerated():
+        raise InputError(
+            '--require_accelerator',
+            f'JAX found only {describe_devices()}',
+            "a GPU or TPU: install with pip install -e '.[cuda]' or '.[tpu]' and check the driver",
+        )

@@ -1,0 +1,81 @@
+"""A volume: voxels with the facts that must travel with them."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any, Protocol, runtime_checkable
+
+import numpy as np
+
+VoxelSize = tuple[float, float, float]
+
+
+@runtime_checkable
+class ArrayLike(Protocol):
+    """What `Volume.data` must offer: numpy arrays do, and so do lazily read files.
+
+    Indexing takes a tuple of slices (step 1) and returns a numpy array.
+    """
+
+    @property
+    def shape(self) -> tuple[int, ...]: ...
+
+    @property
+    def dtype(self) -> Any: ...
+
+    def __getitem__(self, index: Any) -> Any: ...
+
+
+@dataclasses.dataclass(frozen=True)
+class Volume:
+    """Voxels in [z, y, x] order with their size.
+
+    Attributes:
+      data: [z, y, x] voxels, in memory (numpy) or lazily read (any `ArrayLike`); with channels
+        [z, y, x, c].
+      voxel_size_nm: edge lengths (z, y, x) of a voxel in nm; None where the file does not say.
+      axes: the axes of `data`, 'zyx' or 'zyxc'.
+      class_names: names of label values, where the file tells them (Amira materials, OME-Zarr).
+      metadata: anything else worth keeping, as JSON-able values (source format, level, …).
+    """
+
+    data: Any
+    voxel_size_nm: VoxelSize | None = None
+    axes: str = 'zyx'
+    class_names: Mapping[int, str] | None = None
+    metadata: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if len(self.data.shape) != len(self.axes):
+            raise ValueError(f'data of shape {self.data.shape} does not have axes {self.axes!r}')
+        if self.voxel_size_nm is not None:
+            size = tuple(float(s) for s in self.voxel_size_nm)
+            if len(size) != 3 or not all(np.isfinite(s) and s > 0 for s in size):
+                raise ValueError(f'voxel_size_nm {self.voxel_size_nm} is not three positive sizes')
+            object.__setattr__(self, 'voxel_size_nm', size)
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Spatial shape (z, y, x)."""
+        z, y, x = self.data.shape[:3]
+        return int(z), int(y), int(x)
+
+    @property
+    def dtype(self) -> np.dtype:
+        return np.dtype(self.data.dtype)
+
+    @property
+    def n_channels(self) -> int:
+        return int(self.data.shape[3]) if 'c' in self.axes else 1
+
+    def load(self) -> Volume:
+        """The same volume with its voxels in host memory."""
+        data = self.data
+        if not isinstance(data, np.ndarray):
+            data = np.asarray(data[(slice(None),) * len(self.axes)])
+        return dataclasses.replace(self, data=data)
+
+    def with_data(self, data: Any, *, axes: str | None = None) -> Volume:
+        """This volume's facts with other voxels on the same grid."""
+        return dataclasses.replace(self, data=data, axes=axes or self.axes[: len(data.shape)])
