@@ -1,0 +1,79 @@
+"""What every launch script does: parse flags, set up JAX, tell errors in one line."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from absl import app, flags, logging
+
+from sxt_jax.core.errors import InputError
+
+_DEBUG = flags.DEFINE_boolean('debug', False, 'Show the traceback of errors.')
+_REQUIRE_ACCELERATOR = flags.DEFINE_boolean(
+    'require_accelerator', False, 'Fail rather than compute on the CPU.'
+)
+EXIT_BAD_INPUT = 2
+EXIT_INTERRUPTED = 130
+
+
+def run_main(main: Callable[[Sequence[str]], int | None]) -> None:
+    """Run `main(argv)` with parsed flags; its return value is the exit status (None: 0).
+
+    `InputError` and misspelt flags become one line on stderr and status 2, an interruption one
+    line and status 130; with `--debug` the traceback is shown as well.
+    """
+
+    def guarded(argv: Sequence[str]) -> None:
+        try:
+            if len(argv) > 1:
+                raise InputError('command line', f'stray argument {argv[1]!r}', '--flag=value')
+            _set_up()
+            sys.exit(main(argv))
+        except (InputError, KeyboardInterrupt) as error:
+            if _DEBUG.value:
+                raise
+            interrupted = isinstance(error, KeyboardInterrupt)
+            print('interrupted' if interrupted else f'error: {error}', file=sys.stderr)
+            sys.exit(EXIT_INTERRUPTED if interrupted else EXIT_BAD_INPUT)
+
+    app.run(guarded, flags_parser=_parse_flags)
+
+
+def _parse_flags(argv: list[str]) -> list[str]:
+    """Flags parsed; a misspelt flag or config field ends with status 2 and a line about it."""
+    try:
+        return list(flags.FLAGS(argv))
+    except (flags.Error, AttributeError, KeyError, TypeError, ValueError, OSError) as error:
+        if '--debug' in argv:
+            raise
+        message = ' '.join(str(error.args[0] if error.args else error).split())
+        print(f'error: {message}; --help lists the flags', file=sys.stderr)
+        sys.exit(EXIT_BAD_INPUT)
+
+
+def _set_up() -> None:
+    """Compiled programs are kept per user, and the log says which devices are used."""
+    os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '2')
+    import jax
+
+    if not os.environ.get('JAX_COMPILATION_CACHE_DIR'):
+        cache = Path(os.environ.get('XDG_CACHE_HOME', Path.home() / '.cache')) / 'sxt_jax' / 'xla'
+        jax.config.update('jax_compilation_cache_dir', str(cache))
+    logging.set_verbosity(logging.INFO)
+    if _REQUIRE_ACCELERATOR.value:
+        from sxt_jax.core.devices import require_accelerator
+
+        require_accelerator()
+
+
+def log_devices() -> None:
+    """One log line: which devices are used, with a warning if it is only the CPU."""
+    from sxt_jax.core.devices import describe_devices, is_accelerated
+
+    line = f'Computing on {describe_devices()}'
+    if not is_accelerated():
+        line += ' — no accelerator in use (--require_accelerator fails instead)'
+    logging.info('%s', line)
