@@ -1,0 +1,83 @@
+"""The harness: wrong answers are not timed, records are complete, the table shows the newest."""
+
+import json
+import time
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from benchmarks import harness, report
+from sxt_jax.core.errors import InputError
+
+
+def make_case(name='sum', *, expected=10.0, unit='Mvoxel/s', run=None):
+    def check(answer):
+        np.testing.assert_allclose(answer, expected)
+
+    run = run or (lambda: jnp.arange(5.0).sum())
+    return harness.Case(name, run, check, work=1.0, unit=unit, shape=(5,))
+
+
+def test_a_wrong_answer_is_not_timed():
+    runs = []
+
+    def run():
+        runs.append(1)
+        return jnp.float32(9.0)
+
+    with pytest.raises(AssertionError):
+        harness.measure(make_case(run=run))
+    assert len(runs) == 1
+
+
+def test_records_tell_all_that_a_figure_depends_on():
+    first, second = harness.run_cases('q', [make_case('a'), make_case('b')], repeats=2)
+    assert first['ratio'] == 1.0
+    assert second['ratio'] == second['rate'] / first['rate']
+    assert second['baseline'] == 'a'
+    assert first['rate'] == pytest.approx(1 / first['run_s'])
+    assert first['n_devices'] == 8
+    assert first['platform'] == 'cpu'
+    assert first['peak_host_bytes'] > 2**20
+    assert {'python', 'jax', 'flax', 'numpy'} <= first['versions'].keys()
+    json.dumps([first, second])
+
+
+def test_cases_of_different_units_are_refused():
+    with pytest.raises(ValueError, match='unit'):
+        harness.run_cases('q', [make_case(), make_case(unit='steps/s')])
+
+
+def test_records_are_appended_and_read_back(tmp_path):
+    records = harness.run_cases('q', [make_case()], repeats=1)
+    harness.append_records(records, tmp_path)
+    harness.append_records(records, tmp_path)
+    assert [p.name for p in tmp_path.iterdir()] == ['q.jsonl']
+    assert harness.read_records(tmp_path) == [*records, *records]
+
+
+def test_memory_watch_sees_an_allocation_that_is_gone_by_the_end():
+    with harness.watch_memory(0.001) as memory:
+        block = np.ones(2**25, np.uint8)
+        end = time.monotonic() + 20  # the watching thread may be late on a busy machine
+        while memory.peak - memory.start < 2**24 and time.monotonic() < end:
+            block += 1
+        del block
+    assert memory.peak - memory.start > 2**24
+
+
+def test_table_shows_the_newest_record_and_no_smoke_run():
+    (old,) = harness.run_cases('q', [make_case()], repeats=1)
+    new = {**old, 'rate': 1234.0}
+    smoke = {**old, 'rate': 5678.0, 'smoke': True}
+    table = report.make_table([old, new, smoke]).splitlines()
+    assert len(table) == 3
+    assert '1,234 Mvoxel/s' in table[2]
+
+
+def test_table_is_put_between_the_markers():
+    text = f'above\n{report.START}\nold\n{report.STOP}\nbelow\n'
+    assert report.insert_table(text, 'new') == f'above\n{report.START}\nnew\n{report.STOP}\nbelow\n'
+    with pytest.raises(InputError, match='no place'):
+        report.insert_table('no markers', 'new')
