@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
 VoxelSize = tuple[float, float, float]
+SLAB_BYTES = 64 << 20
 
 
 @runtime_checkable
@@ -79,3 +80,12 @@ class Volume:
     def with_data(self, data: Any, *, axes: str | None = None) -> Volume:
         """This volume's facts with other voxels on the same grid."""
         return dataclasses.replace(self, data=data, axes=axes or self.axes[: len(data.shape)])
+
+
+def slabs(data: ArrayLike, *, max_bytes: int = SLAB_BYTES) -> Iterator[np.ndarray]:
+    """Consecutive z-slabs of a volume, each at most `max_bytes` as float64 (one slice at least)."""
+    slice_bytes = 8 * int(np.prod(data.shape[1:]))
+    depth = max(1, max_bytes // max(1, slice_bytes))
+    for z in range(0, data.shape[0], depth):
+        index = (slice(z, min(z + depth, data.shape[0])), *(slice(None),) * (len(data.shape) - 1))
+        yield np.asarray(data[index])

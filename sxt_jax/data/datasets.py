@@ -1,0 +1,245 @@
+"""Labelled volumes made ready for training: one grid, one intensity scale, class indices."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+from sxt_jax.core.box import Box
+from sxt_jax.core.errors import InputError
+from sxt_jax.core.volume import ArrayLike, Volume, VoxelSize, slabs
+from sxt_jax.data.classes import IGNORE_INDEX, Classes, count_labels, find_classes
+from sxt_jax.data.intensity import Intensity, NormalisedArray, fit_intensity, measure_affine
+from sxt_jax.io import Pair, open_volume
+from sxt_jax.ops.resample import resize
+
+_POSITIONS_PER_CLASS = 20_000
+_SHARE_OF_MEMORY = 0.5
+
+
+@dataclasses.dataclass(frozen=True)
+class Example:
+    """A labelled volume.
+
+    Attributes:
+      name: of its file.
+      image: [z, y, x, c] float32 normalised gray values, in memory or lazily read.
+      labels: [z, y, x] int16 class indices, `IGNORE_INDEX` where there is no label.
+      voxel_size_nm: of the grid of `image`; None if the file does not say.
+    """
+
+    name: str
+    image: ArrayLike
+    labels: ArrayLike
+    voxel_size_nm: VoxelSize | None = None
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        z, y, x = self.labels.shape
+        return z, y, x
+
+
+class _View:
+    """A lazily read array seen through a function of its voxels (an `ArrayLike`)."""
+
+    def __init__(self, data: ArrayLike, function: Callable, dtype: Any, *, channel: bool) -> None:
+        self._data, self._function, self.dtype = data, function, np.dtype(dtype)
+        self._add_channel = channel and len(data.shape) == 3
+        self.shape = (*data.shape, 1) if self._add_channel else tuple(data.shape)
+
+    def __getitem__(self, index: Any) -> np.ndarray:
+        index = index if isinstance(index, tuple) else (index,)
+        voxels = self._function(np.asarray(self._data[index[: len(self._data.shape)]]))
+        return voxels[..., None] if self._add_channel else voxels
+
+
+class _Part:
+    """A box of an array (an `ArrayLike`)."""
+
+    def __init__(self, data: ArrayLike, box: Box) -> None:
+        self._data, self._box, self.dtype = data, box, data.dtype
+        self.shape = (*box.shape, *data.shape[3:])
+
+    def __getitem__(self, index: Any) -> np.ndarray:
+        moved = []
+        for axis, part in enumerate(index if isinstance(index, tuple) else (index,)):
+            if axis < 3:
+                start, stop, _ = part.indices(self.shape[axis])
+                part = slice(start + self._box.start[axis], stop + self._box.start[axis])
+            moved.append(part)
+        moved += [slice(a, b) for a, b in zip(self._box.start, self._box.stop, strict=True)][
+            len(moved) :
+        ]
+        return np.asarray(self._data[tuple(moved)])
+
+
+def crop_example(example: Example, box: Box) -> Example:
+    """The part of a labelled volume inside a box (zyx), without copying it."""
+    return dataclasses.replace(
+        example, image=_Part(example.image, box), labels=_Part(example.labels, box)
+    )
+
+
+def open_pairs(pairs: Sequence[Pair], *, dataset: str | None = None) -> list[tuple[Volume, Volume]]:
+    """Image and labels of each pair, not yet read.
+
+    Raises:
+      InputError: a file is no volume, or image and labels differ in shape.
+    """
+    volumes = []
+    for pair in pairs:
+        image, labels = open_volume(pair.image, dataset=dataset), open_volume(pair.labels)
+        if image.shape != labels.shape or labels.n_channels > 1:
+            raise InputError(
+                pair.labels, f'labels of shape {labels.data.shape}', f'{image.shape} as {pair.image}'
+            )
+        volumes.append((image, labels))
+    return volumes
+
+
+def detect_classes(
+    volumes: Sequence[tuple[Volume, Volume]], *, ignore_value: int | None = None
+) -> Classes:
+    """The classes that occur in the label volumes, named as the files name them.
+
+    Raises:
+      InputError: no label volume holds anything but background.
+    """
+    counts = [count_labels(labels.data) for _, labels in volumes]
+    names = {v: n for _, labels in volumes for v, n in (labels.class_names or {}).items()}
+    classes = find_classes(counts, value_names=names, ignore_value=ignore_value)
+    if len(classes) < 2:
+        raise InputError('training labels', 'nothing but background', 'labelled voxels')
+    return classes
+
+
+def prepare_examples(
+    pairs: Sequence[Pair],
+    volumes: Sequence[tuple[Volume, Volume]],
+    *,
+    classes: Classes,
+    intensity: str | Intensity,
+    working_shape: tuple[int, int, int] | None = None,
+) -> tuple[list[Example], Intensity]:
+    """Volumes as a network sees them.
+
+    Args:
+      pairs: files; for names.
+      volumes: image and labels of each pair (`open_pairs`).
+      classes: which label value is which class.
+      intensity: a kind, fitted to the first volume, or a normalisation fitted before.
+      working_shape: grid to which every volume is resized, trilinearly (labels: nearest);
+        None keeps each volume's own grid, read patch by patch if memory is short.
+
+    Returns:
+      The examples, and the normalisation.
+
+    Raises:
+      InputError: NaN voxels, constant images, labels outside the class list.
+    """
+    in_memory = working_shape is not None or _fits_in_memory([image for image, _ in volumes])
+    examples = []
+    for pair, (image, labels) in zip(pairs, volumes, strict=True):
+        gray, voxel_size_nm, name = image.data, image.voxel_size_nm, str(pair.image)
+        indices = _to_indices(labels.data, classes, str(pair.labels))
+        if working_shape is not None:
+            measure_affine(Intensity(), gray, name=name)  # NaNs must not spread by resizing
+            gray, indices, voxel_size_nm = _resize(image, indices, working_shape)
+        if isinstance(intensity, str):
+            intensity = fit_intensity(intensity, gray, name=name)
+        normalised = NormalisedArray(gray, measure_affine(intensity, gray, name=name))
+        seen: Any = _View(normalised, lambda voxels: voxels, np.float32, channel=True)
+        if in_memory:
+            seen, indices = seen[_everything(seen)], indices[_everything(indices)]
+        examples.append(Example(pair.name, seen, indices, voxel_size_nm))
+    assert isinstance(intensity, Intensity)
+    return examples, intensity
+
+
+def split_examples(
+    examples: Sequence[Example], *, fraction: float, seed: int, patch: tuple[int, int, int]
+) -> tuple[list[Example], list[Example]]:
+    """Training and validation examples.
+
+    With one volume only, its last part along the longest axis is held out, if that is as long as
+    a patch or a fifth of the volume; the two parts do not overlap.
+
+    Args:
+      examples: all examples.
+      fraction: share that is held out; 0 for none.
+      seed: decides which.
+      patch: [z, y, x] shape of a patch.
+    """
+    if fraction <= 0:
+        return list(examples), []
+    if len(examples) > 1:
+        n_held = min(len(examples) - 1, max(1, round(fraction * len(examples))))
+        order = np.random.default_rng(seed).permutation(len(examples))
+        held = set(order[:n_held].tolist())
+        return (
+            [e for i, e in enumerate(examples) if i not in held],
+            [e for i, e in enumerate(examples) if i in held],
+        )
+    (example,) = examples
+    axis = int(np.argmax(example.shape))
+    cut = example.shape[axis] - max(1, round(fraction * example.shape[axis]))
+    whole = Box.of_shape(example.shape)
+    stop, start = list(whole.stop), list(whole.start)
+    stop[axis] = start[axis] = cut
+    train = crop_example(example, Box(whole.start, tuple(stop)))
+    return [train], [crop_example(example, Box(tuple(start), whole.stop))]
+
+
+def class_frequencies(examples: Sequence[Example], n_classes: int) -> np.ndarray:
+    """[n_classes] share of each class among the labelled voxels."""
+    counts = np.zeros(n_classes)
+    for example in examples:
+        for slab in slabs(example.labels):
+            labelled = slab[slab != IGNORE_INDEX]
+            counts += np.bincount(labelled.ravel(), minlength=n_classes)
+    return counts / max(1.0, counts.sum())
+
+
+def foreground_positions(example: Example, n_classes: int, *, seed: int) -> list[np.ndarray]:
+    """For each foreground class, [n, 3] zyx positions of a random few of its voxels."""
+    rng = np.random.default_rng(seed)
+    found: list[list[np.ndarray]] = [[] for _ in range(1, n_classes)]
+    z = 0
+    for slab in slabs(example.labels):
+        for k, positions in enumerate(found, start=1):
+            flat = np.flatnonzero(slab == k)
+            if len(flat) > _POSITIONS_PER_CLASS:
+                flat = np.sort(rng.choice(flat, _POSITIONS_PER_CLASS, replace=False))
+            positions.append(np.stack(np.unravel_index(flat, slab.shape), 1) + (z, 0, 0))
+        z += len(slab)
+    return [np.concatenate(positions) for positions in found]
+
+
+def _to_indices(labels: ArrayLike, classes: Classes, name: str) -> _View:
+    return _View(labels, lambda v: classes.indices(v, name=name), np.int16, channel=False)
+
+
+def _resize(
+    image: Volume, labels: ArrayLike, shape: tuple[int, int, int]
+) -> tuple[np.ndarray, np.ndarray, VoxelSize | None]:
+    """Image, class indices and voxel size on a grid of another shape."""
+    gray = np.asarray(resize(image.load().data.astype(np.float32), shape, method='linear'))
+    indices = np.asarray(resize(labels[_everything(labels)], shape, method='nearest'))
+    if image.voxel_size_nm is None:
+        return gray, indices, None
+    z, y, x = (s * n / m for s, n, m in zip(image.voxel_size_nm, image.shape, shape, strict=True))
+    return gray, indices, (z, y, x)
+
+
+def _everything(data: ArrayLike) -> tuple[slice, ...]:
+    return (slice(None),) * len(data.shape)
+
+
+def _fits_in_memory(images: Sequence[Volume]) -> bool:
+    n_bytes = sum(int(np.prod(v.shape)) * (4 * v.n_channels + 2) for v in images)
+    available = os.sysconf('SC_AVPHYS_PAGES') * os.sysconf('SC_PAGE_SIZE')
+    return n_bytes < _SHARE_OF_MEMORY * available

@@ -1,0 +1,106 @@
+"""Patches: which part of which volume a training step sees.
+
+The i-th patch of a run is a pure function of (seed, i), so a resumed run sees exactly the patches
+that an uninterrupted one would have seen.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+from collections.abc import Sequence
+
+import numpy as np
+
+from sxt_jax.core.box import Box
+from sxt_jax.core.errors import InputError
+from sxt_jax.core.tiles import tile_starts
+from sxt_jax.core.volume import ArrayLike
+
+SAMPLINGS = ('strided', 'random')
+
+
+@dataclasses.dataclass(frozen=True)
+class Sampling:
+    """How patches are drawn.
+
+    Attributes:
+      patch: [z, y, x] shape of a patch.
+      kind: 'strided' visits every patch of a grid once an epoch in random order (acseg);
+        'random' draws volumes and positions uniformly.
+      stride: of the grid; for 'strided' only.
+      foreground_probability: share of 'random' patches that are centred on a voxel of a
+        foreground class, all classes being equally likely (class balance).
+    """
+
+    patch: tuple[int, int, int]
+    kind: str = 'strided'
+    stride: tuple[int, int, int] | None = None
+    foreground_probability: float = 0.0
+
+    def __post_init__(self) -> None:
+        if self.kind not in SAMPLINGS:
+            raise InputError('data.sampling', repr(self.kind), f'one of {SAMPLINGS}')
+        if self.kind == 'strided' and not all(
+            0 < s <= p for s, p in zip(self.stride or self.patch, self.patch, strict=True)
+        ):
+            raise InputError('data.stride', f'{self.stride}', f'1 … the patch {self.patch}')
+
+
+def grid_of_patches(shape: Sequence[int], sampling: Sampling) -> list[Box]:
+    """The patches of a volume of that shape: evenly spaced, every one full size.
+
+    A patch reaches beyond a volume that is smaller than it.
+    """
+    starts = (
+        tile_starts(n, p, p - s)
+        for n, p, s in zip(shape, sampling.patch, sampling.stride or sampling.patch, strict=True)
+    )
+    return [Box.of_shape(sampling.patch, start) for start in itertools.product(*starts)]
+
+
+def random_patch(
+    rng: np.random.Generator,
+    shape: Sequence[int],
+    sampling: Sampling,
+    foreground: Sequence[np.ndarray] = (),
+) -> Box:
+    """A random patch of a volume of that shape.
+
+    Args:
+      rng: source of randomness.
+      shape: [z, y, x] shape of the volume.
+      sampling: how patches are drawn.
+      foreground: for each foreground class, [n, 3] zyx positions of some of its voxels.
+    """
+    last = [max(0, n - p) for n, p in zip(shape, sampling.patch, strict=True)]
+    present = [positions for positions in foreground if len(positions)]
+    if present and rng.random() < sampling.foreground_probability:
+        positions = present[rng.integers(len(present))]
+        centre = positions[rng.integers(len(positions))]
+        start = [
+            min(max(0, int(c) - p // 2), m)
+            for c, p, m in zip(centre, sampling.patch, last, strict=True)
+        ]
+    else:
+        start = [int(rng.integers(m + 1)) for m in last]
+    return Box.of_shape(sampling.patch, start)
+
+
+def read_patch(data: ArrayLike, box: Box, *, pad_value: int | None = None) -> np.ndarray:
+    """The voxels of a box that may reach beyond the volume's end.
+
+    Args:
+      data: [z, y, x] or [z, y, x, c].
+      box: zyx, starting inside the volume.
+      pad_value: what lies beyond the end; None continues the volume by mirror images.
+    """
+    inside = box.intersect(Box.of_shape(data.shape[:3]))
+    voxels = np.asarray(data[inside.slices + (slice(None),) * (len(data.shape) - 3)])
+    if inside == box:
+        return voxels
+    missing = [(0, n - m) for n, m in zip(box.shape, inside.shape, strict=True)]
+    missing += [(0, 0)] * (voxels.ndim - 3)
+    if pad_value is None:
+        return np.pad(voxels, missing, mode='symmetric')
+    return np.pad(voxels, missing, constant_values=pad_value)

@@ -1,0 +1,123 @@
+"""The host pipeline: batches as pure functions of (seed, step), prepared ahead of the device."""
+
+from __future__ import annotations
+
+import collections
+import concurrent.futures
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, Protocol, TypeVar
+
+import numpy as np
+
+from sxt_jax.data.classes import IGNORE_INDEX
+from sxt_jax.data.datasets import Example, foreground_positions
+from sxt_jax.data.patches import Sampling, grid_of_patches, random_patch, read_patch
+
+Batch = dict[str, np.ndarray]
+T = TypeVar('T')
+
+
+class Stream(Protocol):
+    """Where an objective's batches come from."""
+
+    @property
+    def steps_per_epoch(self) -> int: ...
+
+    def batch(self, step: int) -> Batch:
+        """The batch of that step: the same whenever and however often it is asked for."""
+        ...
+
+
+class PatchStream:
+    """Batches of image patches with their labels.
+
+    Args:
+      examples: labelled volumes.
+      sampling: how patches are drawn.
+      batch_size: patches in a batch.
+      seed: of the drawing.
+      n_classes: number of classes, background included.
+      steps_per_epoch: None: as many as show every patch of the grid once; for 'random', as many
+        as hold the voxels of all volumes.
+    """
+
+    def __init__(
+        self,
+        examples: Sequence[Example],
+        *,
+        sampling: Sampling,
+        batch_size: int,
+        seed: int,
+        n_classes: int,
+        steps_per_epoch: int | None = None,
+    ) -> None:
+        self._examples, self._sampling = list(examples), sampling
+        self._batch_size, self._seed = batch_size, seed
+        stride = sampling.stride if sampling.kind == 'strided' else sampling.patch
+        grid = Sampling(sampling.patch, 'strided', stride)
+        self._grid = [(e, box) for e in self._examples for box in grid_of_patches(e.shape, grid)]
+        self._foreground: list[list[np.ndarray]] = [[] for _ in self._examples]
+        if sampling.kind == 'random' and sampling.foreground_probability > 0:
+            self._foreground = [
+                foreground_positions(e, n_classes, seed=seed) for e in self._examples
+            ]
+        self.steps_per_epoch = steps_per_epoch or max(1, len(self._grid) // batch_size)
+
+    def batch(self, step: int) -> Batch:
+        """{'image': [b, z, y, x, c] float32, 'labels': [b, z, y, x] int16} of that step."""
+        numbers = range(step * self._batch_size, (step + 1) * self._batch_size)
+        drawn = [self._draw(number) for number in numbers]
+        return {
+            'image': np.stack([read_patch(e.image, box) for e, box in drawn]),
+            'labels': np.stack(
+                [read_patch(e.labels, box, pad_value=IGNORE_INDEX) for e, box in drawn]
+            ),
+        }
+
+    def _draw(self, number: int) -> tuple[Example, Any]:
+        """The `number`-th patch of the run."""
+        if self._sampling.kind == 'strided':
+            epoch, place = divmod(number, len(self._grid))
+            return self._grid[self._order(epoch)[place]]
+        rng = np.random.default_rng((self._seed, number))
+        which = int(rng.integers(len(self._examples)))
+        example = self._examples[which]
+        return example, random_patch(rng, example.shape, self._sampling, self._foreground[which])
+
+    def _order(self, epoch: int) -> np.ndarray:
+        """The order of the grid's patches in an epoch; the last one asked for is kept."""
+        if getattr(self, '_ordered_epoch', None) != epoch:
+            self._ordered_epoch = epoch
+            self._last_order = np.random.default_rng((self._seed, epoch)).permutation(
+                len(self._grid)
+            )
+        return self._last_order
+
+
+def prefetch(
+    make: Callable[[int], T], steps: range, *, n_ahead: int = 2
+) -> Iterator[tuple[int, T]]:
+    """(step, make(step)) in order, made ahead in a thread while the device works.
+
+    One thread: readers of compressed files are not safe in several. Closing the iterator waits
+    for the item being made.
+
+    Args:
+      make: makes the item of a step, e.g. a batch on the devices.
+      steps: which steps.
+      n_ahead: how many items are made ahead; they are held in memory.
+    """
+    with concurrent.futures.ThreadPoolExecutor(1, thread_name_prefix='prefetch') as executor:
+        pending: collections.deque[tuple[int, concurrent.futures.Future[T]]] = collections.deque()
+        try:
+            for step in steps:
+                pending.append((step, executor.submit(make, step)))
+                if len(pending) > n_ahead:
+                    ready, item = pending.popleft()
+                    yield ready, item.result()
+            while pending:
+                ready, item = pending.popleft()
+                yield ready, item.result()
+        finally:
+            for _, item in pending:
+                item.cancel()
