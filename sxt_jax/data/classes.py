@@ -34,7 +34,9 @@ class Classes:
         if len(set(self.names)) < len(self.names):
             raise InputError('classes', f'a name occurs twice in {self.names}', 'distinct names')
         if self.ignore_value in self.values:
-            raise InputError('classes', f'{self.ignore_value} is a class and ignored', 'one of them')
+            raise InputError(
+                'classes', f'{self.ignore_value} is a class and ignored', 'one of them'
+            )
 
     def __len__(self) -> int:
         return len(self.names)

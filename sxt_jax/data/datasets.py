@@ -95,7 +95,9 @@ def open_pairs(pairs: Sequence[Pair], *, dataset: str | None = None) -> list[tup
         image, labels = open_volume(pair.image, dataset=dataset), open_volume(pair.labels)
         if image.shape != labels.shape or labels.n_channels > 1:
             raise InputError(
-                pair.labels, f'labels of shape {labels.data.shape}', f'{image.shape} as {pair.image}'
+                pair.labels,
+                f'labels of shape {labels.data.shape}',
+                f'{image.shape} as {pair.image}',
             )
         volumes.append((image, labels))
     return volumes

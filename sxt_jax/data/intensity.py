@@ -101,7 +101,9 @@ def measure_statistics(data: ArrayLike, *, name: str = 'image') -> Statistics:
         moment = moment + values.var(0) * n + delta**2 * count * n / (count + n)
         mean, count = mean + delta * n / (count + n), count + n
     if np.any(high <= low):
-        raise InputError(name, f'a constant image (every voxel is {np.ravel(low)[0]:g})', 'contrast')
+        raise InputError(
+            name, f'a constant image (every voxel is {np.ravel(low)[0]:g})', 'contrast'
+        )
     return Statistics(low, high, np.asarray(mean), np.sqrt(moment / count))
 
 

@@ -1,0 +1,7 @@
+"""Measures of segmented objects in physical units: shape, surface, absorption."""
+
+from sxt_jax.measure.surface import Surface, surface_mesh
+from sxt_jax.measure.surface_files import write_surface
+from sxt_jax.measure.table import classes, objects
+
+__all__ = ['Surface', 'classes', 'objects', 'surface_mesh', 'write_surface']
