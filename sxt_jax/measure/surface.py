@@ -1,0 +1,188 @@
+"""The surface of an object, placed between the voxels.
+
+Marching cubes on a binary mask gives a staircase whose area is 8.8 % too large, however fine the
+voxels are. A Gaussian first removes the staircase, but moves the surface inwards where it is
+convex: at level 0.5 a sphere of radius 4 voxels loses a third of its area. So the level is
+chosen that encloses the mask's own volume, which leaves only the rounding of sharper parts; that
+is kept small by a narrower Gaussian on thin objects.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from scipy import ndimage
+from skimage import measure
+
+from sxt_jax.core.errors import InputError
+
+SMALLEST_SIGMA = 0.7  # voxels; below, the staircase comes back
+_VOLUME_TOLERANCE = 1e-3
+_LEVEL_STEPS = 8
+
+
+@dataclasses.dataclass(frozen=True)
+class Surface:
+    """A closed triangle surface.
+
+    Attributes:
+      vertices_nm: [n, 3] float64 (z, y, x); the centre of voxel (0, 0, 0) is the origin.
+      faces: [m, 3] int64 vertex numbers, counter-clockwise seen from outside when the vertices
+        are drawn in right-handed (x, y, z) axes.
+    """
+
+    vertices_nm: np.ndarray
+    faces: np.ndarray
+
+    @property
+    def area_um2(self) -> float:
+        """Area of all triangles."""
+        return float(self.triangle_areas_nm2().sum() * 1e-6)
+
+    @property
+    def volume_um3(self) -> float:
+        """Enclosed volume by the divergence theorem; positive, for normals point outwards."""
+        p, q, r = self._corners_xyz()
+        return float(np.einsum('ij,ij->', p, np.cross(q, r)) / 6e9)
+
+    def triangle_areas_nm2(self) -> np.ndarray:
+        """[m] area of each triangle."""
+        return np.linalg.norm(self._cross(), axis=1) / 2
+
+    def normals_xyz(self) -> np.ndarray:
+        """[m, 3] outward unit normals in (x, y, z); zero for a triangle without area."""
+        cross = self._cross()
+        length = np.linalg.norm(cross, axis=1, keepdims=True)
+        return cross / np.where(length > 0, length, 1)
+
+    def _corners_xyz(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        # Relative to one vertex: far from the origin the products would cancel badly.
+        xyz = (self.vertices_nm - self.vertices_nm[:1])[:, ::-1]
+        return xyz[self.faces[:, 0]], xyz[self.faces[:, 1]], xyz[self.faces[:, 2]]
+
+    def _cross(self) -> np.ndarray:
+        p, q, r = self._corners_xyz()
+        return np.cross(q - p, r - p)
+
+
+def surface_mesh(
+    mask: Any,
+    *,
+    voxel_size_nm: Sequence[float],
+    sigma: float = 1.5,
+    origin: Sequence[int] = (0, 0, 0),
+) -> Surface:
+    """The closed surface of a mask, enclosing the volume of its voxels within 0.1 %.
+
+    Marching cubes (Lewiner et al. 2003) on the mask after a Gaussian, at the level that keeps the
+    volume. The Gaussian is in voxels along each axis, for the staircase it removes is one of
+    voxels; it is `sigma` for objects thicker than about 9 voxels in radius (3 V/A) and narrows
+    in proportion down to 0.7. Where the mask meets the border of the array it is closed there, so
+    the cut face is part of the surface. Walls of inner cavities are part of it too.
+
+    Error of the area on randomly placed and turned spheres and ellipsoids: see
+    `tests/measure/surface_test.py`.
+
+    Args:
+      mask: [z, y, x] bool (or 0/1), at least one voxel set.
+      voxel_size_nm: edge lengths (z, y, x) in nm, may differ.
+      sigma: Gaussian of thick objects, in voxels, at least 0.7.
+      origin: index (z, y, x) of the array's first voxel in the volume it was cut from.
+
+    Raises:
+      InputError: the mask is not three-dimensional or empty, or a size or sigma is out of range.
+    """
+    mask = np.asarray(mask)
+    size = check_voxel_size(voxel_size_nm)
+    if mask.ndim != 3 or not mask.any():
+        raise InputError('mask', f'shape {mask.shape}, {int(mask.sum())} voxels set', '[z, y, x]')
+    if not SMALLEST_SIGMA <= sigma < np.inf:
+        raise InputError('sigma', f'{sigma}', f'at least {SMALLEST_SIGMA} voxels')
+    mask = mask.astype(bool)
+    width = float(np.clip(thickness(mask) / 6, SMALLEST_SIGMA, sigma))
+    pad = int(np.ceil(4 * width)) + 1
+    smooth = ndimage.gaussian_filter(np.pad(mask, pad).astype(np.float32), width)
+    vertices, faces = _enclose(smooth, int(mask.sum()))
+    vertices = (vertices - pad + np.asarray(origin)) * size
+    return Surface(vertices, faces)
+
+
+def thickness(mask: np.ndarray) -> float:
+    """3 V/A of a mask in voxels (a ball's radius), with A from the count of exposed voxel faces.
+
+    Exposed faces overestimate the area of a smooth surface by 1.5 on the average over directions.
+    """
+    padded = np.pad(mask, 1)
+    exposed = sum(np.count_nonzero(np.diff(padded, axis=axis)) for axis in range(mask.ndim))
+    return 4.5 * np.count_nonzero(mask) / exposed
+
+
+def check_voxel_size(voxel_size_nm: Sequence[float]) -> np.ndarray:
+    """The sizes as float64 [3].
+
+    Raises:
+      InputError: not three positive finite numbers.
+    """
+    size = np.asarray(voxel_size_nm, dtype=np.float64)
+    if size.shape != (3,) or not (np.isfinite(size) & (size > 0)).all():
+        raise InputError(
+            'voxel_size_nm', f'{voxel_size_nm}', 'three positive sizes (z, y, x) in nm'
+        )
+    return size
+
+
+def _enclose(smooth: np.ndarray, n_voxels: int) -> tuple[np.ndarray, np.ndarray]:
+    """Vertices (voxels) and faces of the level surface whose volume is `n_voxels`, by bisection.
+
+    The search starts at the level that as many voxels exceed, and takes the secant's word where
+    it stays inside the bracket.
+    """
+    ranked = np.partition(smooth.ravel(), smooth.size - n_voxels)
+    level = float(ranked[smooth.size - n_voxels])
+    low, high = 0.0, float(smooth.max())
+    if level >= high:  # one voxel, or several equal ones
+        level = high / 2
+    points: list[tuple[float, float]] = []
+    for _ in range(_LEVEL_STEPS):
+        vertices, faces = _marching_cubes(smooth, level)
+        excess = _volume(vertices, faces) / n_voxels - 1
+        if abs(excess) < _VOLUME_TOLERANCE:
+            break
+        low, high = (level, high) if excess > 0 else (low, level)
+        points.append((level, excess))
+        level = _next_level(points[-2:], low, high)
+    return vertices, faces
+
+
+def _next_level(points: list[tuple[float, float]], low: float, high: float) -> float:
+    middle = (low + high) / 2
+    if len(points) < 2 or points[0][1] == points[1][1]:
+        # The profile across a surface is an error function of slope about 1/(2.5 sigma).
+        return (
+            middle
+            if high - low < 0.2
+            else float(
+                np.clip(
+                    points[-1][0] + 0.3 * points[-1][1],
+                    low + 0.02 * (high - low),
+                    high - 0.02 * (high - low),
+                )
+            )
+        )
+    (a, excess_a), (b, excess_b) = points
+    secant = b - excess_b * (b - a) / (excess_b - excess_a)
+    margin = 0.02 * (high - low)
+    return secant if low + margin < secant < high - margin else middle
+
+
+def _marching_cubes(smooth: np.ndarray, level: float) -> tuple[np.ndarray, np.ndarray]:
+    # Exactly equal voxels make triangles without area: keep the level off the values.
+    vertices, faces, _, _ = measure.marching_cubes(smooth, level, allow_degenerate=False)
+    return vertices.astype(np.float64), faces.astype(np.int64)
+
+
+def _volume(vertices: np.ndarray, faces: np.ndarray) -> float:
+    return Surface(vertices, faces).volume_um3 * 1e9
