@@ -149,9 +149,7 @@ def _deform(
     """
     shape = labels.shape
     turn, bend = jax.random.split(key)
-    grid = jnp.stack(
-        jnp.meshgrid(*(jnp.arange(n, dtype=jnp.float32) for n in shape), indexing='ij')
-    )
+    grid = jnp.indices(shape, jnp.float32)
     limit = jnp.deg2rad(augmentation.rotate_degrees)
     angle = jax.random.uniform(turn, minval=-limit, maxval=limit)
     centre = (jnp.array(shape, jnp.float32) - 1)[:, None, None, None] / 2

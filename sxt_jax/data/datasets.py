@@ -216,7 +216,7 @@ def foreground_positions(example: Example, n_classes: int, *, seed: int) -> list
             flat = np.flatnonzero(slab == k)
             if len(flat) > _POSITIONS_PER_CLASS:
                 flat = np.sort(rng.choice(flat, _POSITIONS_PER_CLASS, replace=False))
-            positions.append(np.stack(np.unravel_index(flat, slab.shape), 1) + (z, 0, 0))
+            positions.append(np.stack(np.unravel_index(flat, slab.shape), 1) + np.array((z, 0, 0)))
         z += len(slab)
     return [np.concatenate(positions) for positions in found]
 

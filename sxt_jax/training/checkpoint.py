@@ -1,0 +1,251 @@
+"""Checkpoints that explain and check themselves.
+
+    W/checkpoints/<step>/state/            arrays, written by Orbax
+    W/checkpoints/<step>/checkpoint.json   the description: model, classes, conventions, metrics
+    W/checkpoints/<step>/manifest.json     size and SHA-256 of every file, and of the list itself
+
+A checkpoint is written under a temporary name and renamed when all of it is on the disk. Orbax
+restores a flipped bit of an array without a word, so nothing is restored unless every digest is
+right; a broken checkpoint is passed over for the newest intact one, with a warning.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+import orbax.checkpoint as ocp
+from absl import logging
+from jax.sharding import Mesh
+
+from sxt_jax.core.atomic import atomic_path
+from sxt_jax.core.devices import replicated
+from sxt_jax.core.errors import InputError
+
+_DESCRIPTION, _MANIFEST, _STATE = 'checkpoint.json', 'manifest.json', 'state'
+_FOLDER = 'checkpoints'
+
+
+class BrokenCheckpoint(InputError):
+    """A checkpoint whose files are not those that were written."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Checkpoint:
+    """An intact checkpoint: where it is, its step, and its description."""
+
+    path: Path
+    step: int
+    description: Mapping[str, Any]
+
+    def restore(self) -> Any:
+        """The saved tree, as numpy arrays in nested dictionaries.
+
+        Raises:
+          BrokenCheckpoint: files changed since they were written.
+        """
+        _verify(self.path)
+        with ocp.PyTreeCheckpointer() as checkpointer:
+            saved = checkpointer.metadata(self.path / _STATE).item_metadata.tree
+            as_numpy = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), saved)
+            return checkpointer.restore(self.path / _STATE, restore_args=as_numpy)
+
+
+def save_checkpoint(
+    workdir: str | Path, step: int, tree: Any, description: Mapping[str, Any]
+) -> Path:
+    """Write the checkpoint of a step; an existing one of that step is replaced.
+
+    Args:
+      workdir: of the run.
+      step: steps done.
+      tree: pytree of arrays.
+      description: JSON-able; all that the use of the arrays needs.
+
+    Raises:
+      InputError: the disk is full, or the folder cannot be written to.
+    """
+    path = Path(workdir) / _FOLDER / str(step)
+    with atomic_path(path) as temporary:
+        temporary.mkdir()
+        with ocp.PyTreeCheckpointer() as checkpointer:
+            checkpointer.save((temporary / _STATE).absolute(), jax.tree.map(np.asarray, tree))
+        text = json.dumps({**description, 'step': step}, indent=1, allow_nan=True)
+        (temporary / _DESCRIPTION).write_text(text, encoding='utf-8')
+        _write_manifest(temporary)
+    return path
+
+
+def list_checkpoints(workdir: str | Path) -> list[Path]:
+    """Checkpoint folders, oldest step first; whether they are intact is not looked at."""
+    folder = Path(workdir) / _FOLDER
+    found = folder.iterdir() if folder.is_dir() else ()
+    return sorted((p for p in found if p.name.isdigit()), key=lambda p: int(p.name))
+
+
+def open_checkpoint(path: str | Path) -> Checkpoint:
+    """The checkpoint in a folder, every file verified.
+
+    Raises:
+      BrokenCheckpoint: it is not intact.
+    """
+    path = Path(path)
+    _verify(path)
+    description = json.loads((path / _DESCRIPTION).read_text(encoding='utf-8'))
+    return Checkpoint(path, int(description['step']), description)
+
+
+def latest_checkpoint(workdir: str | Path) -> Checkpoint | None:
+    """The newest intact checkpoint; None if there is no checkpoint at all.
+
+    Raises:
+      InputError: there are checkpoints, and every one is broken.
+    """
+    return _newest_intact(list_checkpoints(workdir), workdir)
+
+
+def best_checkpoint(workdir: str | Path, *, metric: str) -> Checkpoint:
+    """The intact checkpoint with the highest `metric`; without the metric, the newest.
+
+    Each checkpoint tells the best step so far by the metrics of its own history, and the newest
+    intact one is asked. If the best step's own checkpoint is broken or gone, the newest is taken.
+
+    Args:
+      workdir: of a run, or the folder of one checkpoint.
+      metric: name in the descriptions' 'metrics'.
+
+    Raises:
+      InputError: no checkpoint, or none that is intact.
+    """
+    workdir = Path(workdir)
+    if (workdir / _MANIFEST).is_file() or (workdir / _DESCRIPTION).is_file():
+        return open_checkpoint(workdir)
+    newest = latest_checkpoint(workdir)
+    if newest is None:
+        raise InputError(workdir, 'no checkpoint', 'the workdir of a training run')
+    best = best_step(newest.description.get('history', ()), metric=metric)
+    if best is None or best == newest.step:
+        return newest
+    try:
+        return open_checkpoint(workdir / _FOLDER / str(best))
+    except BrokenCheckpoint as error:
+        logging.warning('%s — using step %d, the newest intact one', error, newest.step)
+        return newest
+
+
+def best_step(history: Any, *, metric: str) -> int | None:
+    """The first step of the highest value of a metric in a history of evaluations."""
+    scored = [
+        (row[metric], -row['step'])
+        for row in history
+        if row.get(metric) is not None and np.isfinite(row[metric])
+    ]
+    return -max(scored)[1] if scored else None
+
+
+def remove_old_checkpoints(workdir: str | Path, *, keep: int, always: int | None) -> None:
+    """Delete all but the newest `keep` checkpoints and the one of the step `always`."""
+    for path in list_checkpoints(workdir)[: -max(1, keep)]:
+        if int(path.name) != always:
+            shutil.rmtree(path, ignore_errors=True)
+
+
+def restore_into(checkpoint: Checkpoint, template: Any, *, device_mesh: Mesh) -> Any:
+    """The saved tree in the structure of `template`, on every device of the mesh.
+
+    Args:
+      checkpoint: an intact checkpoint.
+      template: pytree with the shapes and dtypes that are expected.
+      device_mesh: the devices.
+
+    Raises:
+      InputError: the checkpoint is of another network or optimizer.
+    """
+    saved = checkpoint.restore()
+    flat = {_path(p): a for p, a in jax.tree_util.tree_leaves_with_path(saved)}
+
+    def place(path: Any, leaf: Any) -> Any:
+        array = flat.pop(_path(path), None)
+        if array is None or array.shape != leaf.shape or array.dtype != leaf.dtype:
+            found = 'nothing' if array is None else f'{array.dtype}{list(array.shape)}'
+            raise InputError(
+                f'{checkpoint.path}: {_path(path)}', found, f'{leaf.dtype}{list(leaf.shape)}'
+            )
+        return array
+
+    tree = jax.tree_util.tree_map_with_path(place, template)
+    if flat:
+        raise InputError(checkpoint.path, f'{sorted(flat)[:3]} too many', 'the same network')
+    return jax.device_put(tree, replicated(device_mesh))
+
+
+def _newest_intact(paths: list[Path], workdir: str | Path) -> Checkpoint | None:
+    broken: list[BrokenCheckpoint] = []
+    for path in reversed(paths):
+        try:
+            checkpoint = open_checkpoint(path)
+        except BrokenCheckpoint as error:
+            broken.append(error)
+            continue
+        for error in broken:
+            logging.warning('%s — falling back to step %d', error, checkpoint.step)
+        return checkpoint
+    if broken:
+        raise InputError(workdir, f'every checkpoint is broken; the newest: {broken[0]}')
+    return None
+
+
+def _path(path: Any) -> str:
+    keys = (getattr(e, 'key', getattr(e, 'name', getattr(e, 'idx', e))) for e in path)
+    return '/'.join(str(k) for k in keys)
+
+
+def _digest(path: Path) -> str:
+    with path.open('rb') as file:
+        return hashlib.file_digest(file, 'sha256').hexdigest()
+
+
+def _files(folder: Path) -> dict[str, Path]:
+    return {
+        str(p.relative_to(folder)): p
+        for p in sorted(folder.rglob('*'))
+        if p.is_file() and p.name != _MANIFEST
+    }
+
+
+def _digest_of_list(files: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(files, sort_keys=True).encode()).hexdigest()
+
+
+def _write_manifest(folder: Path) -> None:
+    files = {
+        name: {'bytes': path.stat().st_size, 'sha256': _digest(path)}
+        for name, path in _files(folder).items()
+    }
+    manifest = {'files': files, 'sha256': _digest_of_list(files)}
+    (folder / _MANIFEST).write_text(json.dumps(manifest, indent=1), encoding='utf-8')
+
+
+def _verify(folder: Path) -> None:
+    """Raise `BrokenCheckpoint` unless every file is what the manifest says."""
+    try:
+        manifest = json.loads((folder / _MANIFEST).read_text(encoding='utf-8'))
+        files = manifest['files']
+        intact = manifest['sha256'] == _digest_of_list(files)
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise BrokenCheckpoint(folder, 'no readable manifest', 'an intact checkpoint') from error
+    if not intact:
+        raise BrokenCheckpoint(folder / _MANIFEST, 'changed since it was written', 'its SHA-256')
+    for name, entry in files.items():
+        path = folder / name
+        if not path.is_file():
+            raise BrokenCheckpoint(path, 'missing', 'every file of the checkpoint')
+        if path.stat().st_size != entry['bytes'] or _digest(path) != entry['sha256']:
+            raise BrokenCheckpoint(path, 'changed since it was written', 'its SHA-256')

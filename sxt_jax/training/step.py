@@ -1,0 +1,120 @@
+"""The training step: one jitted program over all devices."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import optax
+from jax.sharding import Mesh
+
+from sxt_jax.core.devices import replicated, split_batch
+from sxt_jax.training.objectives import Objective
+from sxt_jax.training.state import TrainState, make_variables, objective_optimizer
+
+Metrics = dict[str, jax.Array]
+TrainStep = Callable[[TrainState, dict[str, jax.Array], jax.Array], tuple[TrainState, Metrics]]
+
+
+def make_train_step(
+    model: nn.Module,
+    objective: Objective,
+    *,
+    device_mesh: Mesh,
+    n_accumulate: int = 1,
+) -> TrainStep:
+    """`train_step(state, batch, key) -> (state, metrics)`, jitted, with the state donated.
+
+    The batch is split over the devices along axis 0; gradients, and the statistics of batch
+    normalisation, are those of the whole (micro)batch whatever the number of devices.
+
+    Args:
+      model: the network; computes in its own dtype, parameters stay float32.
+      objective: what is learnt.
+      device_mesh: the devices.
+      n_accumulate: the batch is taken in that many parts one after the other, and their mean
+        gradient applied: the memory of a part for nearly the effect of the whole (batch
+        normalisation sees the parts). Divides the batch size, as the number of devices does the
+        parts' size.
+
+    Returns:
+      The step. Metrics are float32 means over the batch: 'loss', 'gradient_norm', and what the
+      loss reports.
+    """
+
+    def loss_of(params: Any, batch_stats: Any, batch: Any) -> tuple[jax.Array, tuple[Any, Metrics]]:
+        outputs, updated = _apply(model, params, batch_stats, batch['image'], objective)
+        losses, extra = objective.loss(outputs, batch)
+        means = {name: jnp.mean(value) for name, value in extra.items()}
+        return jnp.mean(losses), (updated, means)
+
+    def train_step(state: TrainState, batch: Any, key: jax.Array) -> tuple[TrainState, Metrics]:
+        batch = objective.prepare(jax.random.fold_in(key, state.step), batch)
+        gradient_of = jax.value_and_grad(loss_of, has_aux=True)
+        if n_accumulate == 1:
+            (loss, (stats, extra)), gradients = gradient_of(state.params, state.batch_stats, batch)
+        else:
+            loss, stats, extra, gradients = _accumulate(gradient_of, state, batch, n_accumulate)
+        optimizer = objective_optimizer(objective, state.params)
+        updates, optimizer_state = optimizer.update(
+            gradients, state.optimizer_states[objective.name], state.params
+        )
+        metrics = {'loss': loss, 'gradient_norm': optax.global_norm(gradients), **extra}
+        return (
+            TrainState(
+                step=state.step + 1,
+                params=optax.apply_updates(state.params, updates),
+                batch_stats=stats,
+                optimizer_states={**state.optimizer_states, objective.name: optimizer_state},
+            ),
+            metrics,
+        )
+
+    everywhere = replicated(device_mesh)
+    return jax.jit(
+        train_step,
+        in_shardings=(everywhere, split_batch(device_mesh), everywhere),
+        out_shardings=everywhere,
+        donate_argnums=0,
+    )
+
+
+def _apply(
+    model: nn.Module, params: Any, batch_stats: Any, image: jax.Array, objective: Objective
+) -> tuple[Any, Any]:
+    """Outputs [b, z, y, x, k] by head, and batch statistics; 2-D nets see single slices."""
+    flat = getattr(model, 'n_dims', 3) == 2
+    variables = make_variables(params, batch_stats)
+    outputs, updated = model.apply(
+        variables, image[:, 0] if flat else image, train=True, mutable=['batch_stats']
+    )
+    if flat:
+        outputs = {name: head[:, None] for name, head in outputs.items()}
+    follows = objective.updates_statistics and batch_stats
+    return outputs, updated['batch_stats'] if follows else batch_stats
+
+
+def _accumulate(gradient_of: Any, state: TrainState, batch: Any, n_parts: int) -> Any:
+    """Mean loss, last statistics, mean metrics and mean gradient over the parts of a batch."""
+
+    def part(array: jax.Array) -> jax.Array:
+        # Parts take every n-th patch, so that each device keeps to its own share.
+        parts = array.reshape(len(array) // n_parts, n_parts, *array.shape[1:])
+        return jnp.moveaxis(parts, 1, 0)
+
+    def add(carry: Any, part: Any) -> tuple[Any, None]:
+        stats, total = carry
+        (loss, (stats, extra)), gradients = gradient_of(state.params, stats, part)
+        return (stats, jax.tree.map(jnp.add, total, (loss, extra, gradients))), None
+
+    parts = jax.tree.map(part, batch)
+    first = jax.tree.map(lambda array: array[0], parts)
+    shapes = jax.eval_shape(gradient_of, state.params, state.batch_stats, first)
+    (loss, (_, extra)), gradients = shapes
+    zeros = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), (loss, extra, gradients))
+    (stats, total), _ = jax.lax.scan(add, (state.batch_stats, zeros), parts)
+    loss, extra, gradients = jax.tree.map(lambda sum_: sum_ / n_parts, total)
+    return loss, stats, extra, gradients
