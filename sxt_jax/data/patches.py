@@ -7,14 +7,13 @@ that an uninterrupted one would have seen.
 from __future__ import annotations
 
 import dataclasses
-import itertools
 from collections.abc import Sequence
 
 import numpy as np
 
 from sxt_jax.core.box import Box
 from sxt_jax.core.errors import InputError
-from sxt_jax.core.tiles import tile_starts
+from sxt_jax.core.tiles import make_grid
 from sxt_jax.core.volume import ArrayLike
 
 SAMPLINGS = ('strided', 'random')
@@ -52,11 +51,9 @@ def grid_of_patches(shape: Sequence[int], sampling: Sampling) -> list[Box]:
 
     A patch reaches beyond a volume that is smaller than it.
     """
-    starts = (
-        tile_starts(n, p, p - s)
-        for n, p, s in zip(shape, sampling.patch, sampling.stride or sampling.patch, strict=True)
-    )
-    return [Box.of_shape(sampling.patch, start) for start in itertools.product(*starts)]
+    stride = sampling.stride or sampling.patch
+    overlap = [p - s for p, s in zip(sampling.patch, stride, strict=True)]
+    return list(make_grid(shape, tile=sampling.patch, overlap=overlap).tiles())
 
 
 def random_patch(

@@ -1,0 +1,78 @@
+"""Validation: how well whole volumes are segmented."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from jax.sharding import Mesh
+
+from sxt_jax.core.volume import ArrayLike
+from sxt_jax.data.classes import IGNORE_INDEX, Classes
+from sxt_jax.data.datasets import Example
+from sxt_jax.inference import predict_slabs
+from sxt_jax.metrics.overlap import confusion, scores
+
+
+def segment_slabs(
+    apply_fn: Callable[..., Any],
+    variables: Any,
+    image: ArrayLike,
+    *,
+    tiling: Mapping[str, Any],
+    device_mesh: Mesh | None,
+) -> Any:
+    """(z_start, class indices uint8 [dz, y, x], probabilities [dz, y, x, k]) from low to high z.
+
+    Args:
+      apply_fn: (variables, tiles) → heads, one of them 'probs'.
+      variables: of the network.
+      image: [z, y, x, c] normalised gray values.
+      tiling: `tile`, `overlap`, `blend`, `batch_size` of `predict_slabs`.
+      device_mesh: the devices.
+    """
+    for slab in predict_slabs(apply_fn, variables, image, device_mesh=device_mesh, **tiling):
+        probs = slab.heads['probs']
+        yield slab.z_start, np.argmax(probs, axis=-1).astype(np.uint8), probs
+
+
+def validation_scores(
+    apply_fn: Callable[..., Any],
+    variables: Any,
+    examples: Sequence[Example],
+    *,
+    classes: Classes,
+    tiling: Mapping[str, Any],
+    device_mesh: Mesh | None,
+) -> dict[str, float]:
+    """Dice of whole volumes: 'dice' over all foreground classes, and 'dice/<class>'.
+
+    Each volume is segmented as `launch.segment` would, on the grid the network works on; a class
+    counts where it occurs in the volume's truth or prediction, and the mean is over volumes, then
+    over classes.
+    """
+    found = [
+        scores(_volume_confusion(apply_fn, variables, example, len(classes), tiling, device_mesh))
+        for example in examples
+    ]
+    dice = np.array([columns['dice'][1:] for columns in found])  # [volume, foreground class]
+    counted = np.isfinite(dice)
+    sums = np.where(counted, dice, 0).sum(0)
+    mean = np.where(counted.any(0), sums / np.maximum(counted.sum(0), 1), np.nan)
+    result = {f'dice/{name}': float(d) for name, d in zip(classes.names[1:], mean, strict=True)}
+    return {'dice': float(np.mean(mean[np.isfinite(mean)])) if counted.any() else 0.0, **result}
+
+
+def _volume_confusion(
+    apply_fn: Any, variables: Any, example: Example, n_classes: int, tiling: Any, device_mesh: Any
+) -> np.ndarray:
+    total = np.zeros((n_classes, n_classes), np.int64)
+    slabs = segment_slabs(
+        apply_fn, variables, example.image, tiling=tiling, device_mesh=device_mesh
+    )
+    for z, prediction, _ in slabs:
+        index = (slice(z, z + len(prediction)), slice(None), slice(None))
+        truth = np.asarray(example.labels[index])
+        total += np.asarray(confusion(prediction, truth, n_classes=n_classes, ignore=IGNORE_INDEX))
+    return total

@@ -1,0 +1,87 @@
+"""What a run leaves to be read: metrics as JSON lines and TensorBoard events, and a lock."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from tensorboardX import SummaryWriter
+
+from sxt_jax.core.atomic import atomic_path, write_text
+from sxt_jax.core.errors import InputError
+
+METRICS_FILE = 'metrics.jsonl'
+
+
+class Logbook:
+    """Appends rows of metrics to `metrics.jsonl` and to TensorBoard event files.
+
+    Args:
+      workdir: of the run.
+      first_step: rows of later steps are forgotten; they belong to a run that was cut off after
+        the checkpoint from which this one goes on.
+    """
+
+    def __init__(self, workdir: str | Path, *, first_step: int) -> None:
+        self._path = Path(workdir) / METRICS_FILE
+        rows = [row for row in read_metrics(workdir) if row['step'] <= first_step]
+        write_text(self._path, ''.join(json.dumps(row) + '\n' for row in rows))
+        self._file = self._path.open('a', encoding='utf-8')
+        self._events = SummaryWriter(str(Path(workdir) / 'tensorboard'), purge_step=first_step + 1)
+
+    def write(self, row: Mapping[str, Any]) -> None:
+        """One row; 'step' is among its columns."""
+        self._file.write(json.dumps(row) + '\n')
+        self._file.flush()
+        for name, value in row.items():
+            if name != 'step':
+                self._events.add_scalar(name, value, row['step'])
+        self._events.flush()
+
+    def __enter__(self) -> Logbook:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._file.close()
+        self._events.close()
+
+
+def read_metrics(workdir: str | Path) -> list[dict[str, Any]]:
+    """All rows of a run's metrics; a last line cut off by a kill is left out."""
+    path = Path(workdir) / METRICS_FILE
+    rows = []
+    for line in path.read_text(encoding='utf-8').splitlines() if path.is_file() else ():
+        with contextlib.suppress(json.JSONDecodeError):
+            rows.append(json.loads(line))
+    return rows
+
+
+@contextlib.contextmanager
+def locked(workdir: str | Path) -> Iterator[None]:
+    """Hold the run's folder; the lock ends with the process, however that ends.
+
+    Raises:
+      InputError: another process trains in this folder, or it cannot be written to.
+    """
+    workdir = Path(workdir)
+    with atomic_path(workdir / '.lock-test') as probe:  # explains unwritable folders
+        probe.touch()
+    (workdir / '.lock-test').unlink(missing_ok=True)
+    with (workdir / '.lock').open('w') as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            raise InputError(
+                workdir, 'another process trains here', 'a folder of its own'
+            ) from error
+        yield

@@ -1,0 +1,276 @@
+"""The training loop: steps, validation, checkpoints, and when to stop."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import math
+import signal
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import flax.linen as nn
+import jax
+from absl import logging
+from jax.sharding import Mesh
+from tqdm import tqdm
+
+from sxt_jax.core.devices import split_batch
+from sxt_jax.core.errors import InputError
+from sxt_jax.data.pipeline import prefetch
+from sxt_jax.training.checkpoint import (
+    best_step,
+    list_checkpoints,
+    remove_old_checkpoints,
+    save_checkpoint,
+)
+from sxt_jax.training.logbook import Logbook
+from sxt_jax.training.objectives import Objective, steps_per_round, turn_of_step
+from sxt_jax.training.state import TrainState
+from sxt_jax.training.step import TrainStep, make_train_step
+
+SCORE = 'dice'  # the validation metric that decides which checkpoint is best
+_INTERRUPTIONS = (signal.SIGTERM, signal.SIGINT)
+
+
+class TrainingStopped(InputError):
+    """Training cannot or shall not go on; the message names the last good checkpoint."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Plan:
+    """How long a run is, and what happens when.
+
+    Attributes:
+      n_epochs: length of the run; an epoch gives every objective its turn.
+      evaluate_every: epochs between validations; a checkpoint is saved at each.
+      checkpoint_every_steps: steps between further checkpoints; 0 for none.
+      keep: how many of the newest checkpoints are kept, besides the best.
+      patience: validations without a better score after which training stops; 0: never.
+    """
+
+    n_epochs: int
+    evaluate_every: int = 1
+    checkpoint_every_steps: int = 0
+    keep: int = 2
+    patience: int = 0
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+    """All that a training run consists of.
+
+    Attributes:
+      workdir: where checkpoints and metrics go.
+      model: the network.
+      objectives: what is learnt.
+      plan: how long.
+      validate: variables → metrics, or None.
+      key: randomness of all steps.
+      device_mesh: the devices.
+      description: what a checkpoint tells about the network, JSON-able.
+      n_accumulate: parts of a batch, see `make_train_step`.
+    """
+
+    workdir: Path
+    model: nn.Module
+    objectives: Sequence[Objective]
+    plan: Plan
+    validate: Callable[[Any], Mapping[str, float]] | None
+    key: jax.Array
+    device_mesh: Mesh
+    description: Mapping[str, Any]
+    n_accumulate: int = 1
+
+
+@dataclasses.dataclass
+class Progress:
+    """What a run has measured so far; saved with each checkpoint.
+
+    Attributes:
+      history: one row of metrics a validation.
+      sums: sums of the step metrics since the last row.
+      n_summed: number of steps in `sums`.
+    """
+
+    history: list[dict[str, Any]] = dataclasses.field(default_factory=list)
+    sums: dict[str, float] = dataclasses.field(default_factory=dict)
+    n_summed: int = 0
+
+    @classmethod
+    def of(cls, description: Mapping[str, Any]) -> Progress:
+        """The progress at a checkpoint."""
+        pending = description['pending']
+        return cls(list(description['history']), dict(pending['sums']), pending['n_summed'])
+
+    def add(self, metrics: Mapping[str, float]) -> None:
+        for name, value in metrics.items():
+            self.sums[name] = self.sums.get(name, 0.0) + value
+        self.n_summed += 1
+
+    def finish_row(self, step: int, epoch: int, scores: Mapping[str, float]) -> dict[str, Any]:
+        """The row of a validation: means since the last one, and its scores."""
+        means = {name: total / max(1, self.n_summed) for name, total in self.sums.items()}
+        row = {'step': step, 'epoch': epoch, **means, **scores}
+        self.history.append(row)
+        self.sums, self.n_summed = {}, 0
+        return row
+
+    def validations_since_best(self) -> int:
+        best = best_step(self.history, metric=SCORE)
+        if best is None:
+            return 0
+        return sum(row['step'] > best for row in self.history)
+
+
+def train(run: Run, state: TrainState, progress: Progress) -> TrainState:
+    """Train from `state` to the end of the plan.
+
+    The run after a checkpoint depends on nothing but the checkpoint, the data and the run's
+    fields, so a resumed run ends with the parameters of an uninterrupted one.
+
+    Args:
+      run: what is trained.
+      state: fresh or restored; its buffers are donated.
+      progress: what was measured up to `state`.
+
+    Returns:
+      The last state.
+
+    Raises:
+      TrainingStopped: the loss is NaN or infinite, or the process was asked to end; the last
+        good checkpoint is named.
+    """
+    plan, epoch_steps = run.plan, steps_per_round(run.objectives)
+    first, last = int(state.step), plan.n_epochs * epoch_steps
+    steps = _compile_lazily(run)
+    with contextlib.ExitStack() as stack:
+        logbook = stack.enter_context(Logbook(run.workdir, first_step=first))
+        interrupted = stack.enter_context(_interruption())
+        bar = stack.enter_context(tqdm(total=last, initial=first, unit='step', desc='training'))
+        watch = _Watch(run, progress, bar)
+        batches = prefetch(lambda s: _device_batch(run, s), range(first, last))
+        stack.callback(batches.close)
+        if _stops_early(plan, progress):
+            return state
+        for step, (which, batch) in batches:
+            state, metrics = steps[which](state, batch, run.key)
+            watch.see(step, run.objectives[which].name, metrics)
+            done = step + 1
+            if done % epoch_steps == 0 and _is_validated(done // epoch_steps, plan):
+                watch.settle()
+                row = progress.finish_row(done, done // epoch_steps, _validate(run, state))
+                logbook.write(row)
+                bar.write(_row_text(row))
+                _save(run, state, progress)
+                if _stops_early(plan, progress):
+                    logging.info('No better validation %s in %d rounds', SCORE, plan.patience)
+                    break
+            elif plan.checkpoint_every_steps and done % plan.checkpoint_every_steps == 0:
+                watch.settle()
+                _save(run, state, progress)
+            if interrupted.is_set():
+                watch.settle()
+                path = _save(run, state, progress)
+                raise TrainingStopped(
+                    run.workdir,
+                    f'interrupted after step {done}; saved {path.name}',
+                    'the same command to go on',
+                )
+    return state
+
+
+class _Watch:
+    """Looks at each step's metrics while the next one runs, and stops at a loss that is NaN."""
+
+    def __init__(self, run: Run, progress: Progress, bar: tqdm) -> None:
+        self._run, self._progress, self._bar = run, progress, bar
+        self._pending: tuple[int, str, dict[str, jax.Array]] | None = None
+
+    def see(self, step: int, objective: str, metrics: dict[str, jax.Array]) -> None:
+        self.settle()
+        self._pending = step, objective, metrics
+
+    def settle(self) -> None:
+        """Wait for the last step seen."""
+        if self._pending is None:
+            return
+        (step, objective, metrics), self._pending = self._pending, None
+        values = {name: float(value) for name, value in jax.device_get(metrics).items()}
+        if not (math.isfinite(values['loss']) and math.isfinite(values['gradient_norm'])):
+            raise _not_finite(self._run, step, values)
+        prefix = f'{objective}/' if len(self._run.objectives) > 1 else ''
+        self._progress.add({prefix + name: value for name, value in values.items()})
+        self._bar.set_postfix(loss=f'{values["loss"]:.4f}', refresh=False)
+        self._bar.update()
+
+
+def _not_finite(run: Run, step: int, values: Mapping[str, float]) -> TrainingStopped:
+    saved = list_checkpoints(run.workdir)
+    kept = f'the last good checkpoint is {saved[-1]}' if saved else 'no checkpoint was saved yet'
+    found = f'loss {values["loss"]:g}, gradient norm {values["gradient_norm"]:g} in step {step}'
+    return TrainingStopped(run.workdir, f'{found}; {kept}', 'a lower learning rate or other data')
+
+
+def _compile_lazily(run: Run) -> list[TrainStep]:
+    """One jitted step an objective; each is compiled when its first batch comes."""
+    return [
+        make_train_step(run.model, o, device_mesh=run.device_mesh, n_accumulate=run.n_accumulate)
+        for o in run.objectives
+    ]
+
+
+def _device_batch(run: Run, step: int) -> tuple[int, dict[str, jax.Array]]:
+    """Whose turn it is, and its batch on the devices."""
+    turn = turn_of_step(run.objectives, step)
+    batch = run.objectives[turn.objective].stream.batch(turn.step)
+    return turn.objective, jax.device_put(batch, split_batch(run.device_mesh))
+
+
+def _is_validated(epoch: int, plan: Plan) -> bool:
+    return epoch % plan.evaluate_every == 0 or epoch == plan.n_epochs
+
+
+def _validate(run: Run, state: TrainState) -> Mapping[str, float]:
+    return run.validate(state.variables) if run.validate else {}
+
+
+def _stops_early(plan: Plan, progress: Progress) -> bool:
+    return 0 < plan.patience <= progress.validations_since_best()
+
+
+def _save(run: Run, state: TrainState, progress: Progress) -> Path:
+    pending = {'sums': progress.sums, 'n_summed': progress.n_summed}
+    description = {**run.description, 'history': progress.history, 'pending': pending}
+    path = save_checkpoint(run.workdir, int(state.step), state, description)
+    best = best_step(progress.history, metric=SCORE)
+    remove_old_checkpoints(run.workdir, keep=run.plan.keep, always=best)
+    return path
+
+
+def _row_text(row: Mapping[str, Any]) -> str:
+    numbers = ', '.join(f'{k} {v:.4f}' for k, v in row.items() if k not in ('step', 'epoch'))
+    return f'epoch {row["epoch"]} (step {row["step"]}): {numbers}'
+
+
+@contextlib.contextmanager
+def _interruption() -> Iterator[threading.Event]:
+    """An event that is set when the process is asked to end (scheduler, Ctrl-C; twice: at once)."""
+    event = threading.Event()
+    if threading.current_thread() is not threading.main_thread():
+        yield event
+        return
+
+    def ask(number: int, frame: Any) -> None:
+        if event.is_set():
+            raise KeyboardInterrupt
+        event.set()
+
+    before = {number: signal.signal(number, ask) for number in _INTERRUPTIONS}
+    try:
+        yield event
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
