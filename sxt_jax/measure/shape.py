@@ -60,7 +60,7 @@ def solidity(surface: Surface) -> float:
     return surface.volume_um3 / (hull.volume * 1e-9)
 
 
-def circular_variance(surface: Surface, *, centroid_nm: Sequence[float]) -> float:
+def circular_variance(surface: Surface, *, centroid_nm: np.ndarray) -> float:
     """Σ (‖p − C‖ − µ)² / (|S| µ²) over the surface, 0 for a sphere.
 
     Machireddy et al. 2023. Vertices p are weighted by the area around them, so that the value
@@ -70,6 +70,6 @@ def circular_variance(surface: Surface, *, centroid_nm: Sequence[float]) -> floa
     weights = np.zeros(len(surface.vertices_nm))
     for corner in range(3):
         weights += np.bincount(surface.faces[:, corner], areas, len(weights))
-    radius = np.linalg.norm(surface.vertices_nm - np.asarray(centroid_nm), axis=1)
+    radius = np.linalg.norm(surface.vertices_nm - centroid_nm, axis=1)
     mean = np.average(radius, weights=weights)
     return float(np.average((radius - mean) ** 2, weights=weights) / mean**2)

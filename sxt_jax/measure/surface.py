@@ -5,6 +5,18 @@ voxels are. A Gaussian first removes the staircase, but moves the surface inward
 convex: at level 0.5 a sphere of radius 4 voxels loses a third of its area. So the level is
 chosen that encloses the mask's own volume, which leaves only the rounding of sharper parts; that
 is kept small by a narrower Gaussian on thin objects.
+
+Error of the area in % (mean ± SD over 36–42 randomly placed and turned spheres and ellipsoids
+with axes up to 4 : 1 and 3 : 2 : 1), by number of voxels, for three shapes of voxel (z, y, x):
+
+  voxels     1 : 1 : 1     2 : 1 : 1     3 : 1 : 1
+  16–63      +0.4 ± 5.9    −0.4 ± 7.5     0.0 ± 8.3
+  64–255      0.0 ± 2.2    −1.1 ± 2.9    −0.8 ± 4.0
+  256–1023   +0.8 ± 0.9    +0.3 ± 1.3    +0.8 ± 1.7
+  1024–4095  +0.2 ± 0.6    −0.2 ± 0.5    +0.1 ± 0.8
+  16384–     +0.2 ± 0.1     0.0 ± 0.2     0.0 ± 0.2
+
+Below some 64 voxels the number of voxels itself varies with the position by more than that.
 """
 
 from __future__ import annotations
@@ -18,8 +30,10 @@ from scipy import ndimage
 from skimage import measure
 
 from sxt_jax.core.errors import InputError
+from sxt_jax.core.volume import VoxelSize
 
-SMALLEST_SIGMA = 0.7  # voxels; below, the staircase comes back
+# Gaussian (voxels) by radius: below 0.7 the staircase comes back, wide ones round small objects.
+_RADII, _SIGMAS = (5.6, 8.0, 16.0, 24.0), (0.7, 1.0, 1.0, 1.5)
 _VOLUME_TOLERANCE = 1e-3
 _LEVEL_STEPS = 8
 
@@ -78,18 +92,17 @@ def surface_mesh(
     """The closed surface of a mask, enclosing the volume of its voxels within 0.1 %.
 
     Marching cubes (Lewiner et al. 2003) on the mask after a Gaussian, at the level that keeps the
-    volume. The Gaussian is in voxels along each axis, for the staircase it removes is one of
-    voxels; it is `sigma` for objects thicker than about 9 voxels in radius (3 V/A) and narrows
-    in proportion down to 0.7. Where the mask meets the border of the array it is closed there, so
-    the cut face is part of the surface. Walls of inner cavities are part of it too.
+    volume. The Gaussian is in voxels, for the staircase it removes is one of voxels: `sigma` along
+    the longest edge and √(longest / own) times as much along the others. On objects with a radius
+    (3 V/A) below 24 voxels it is narrower: 1.0 from 16 down to 8, 0.7 from 5.6.
 
-    Error of the area on randomly placed and turned spheres and ellipsoids: see
-    `tests/measure/surface_test.py`.
+    Where the mask meets the border of the array it is closed there: the cut face is part of the
+    surface. So are the walls of inner cavities. Sharp edges are rounded by about `sigma`.
 
     Args:
       mask: [z, y, x] bool (or 0/1), at least one voxel set.
       voxel_size_nm: edge lengths (z, y, x) in nm, may differ.
-      sigma: Gaussian of thick objects, in voxels, at least 0.7.
+      sigma: Gaussian of large objects, in voxels, at least 0.7; narrower ones are not widened.
       origin: index (z, y, x) of the array's first voxel in the volume it was cut from.
 
     Raises:
@@ -99,14 +112,17 @@ def surface_mesh(
     size = check_voxel_size(voxel_size_nm)
     if mask.ndim != 3 or not mask.any():
         raise InputError('mask', f'shape {mask.shape}, {int(mask.sum())} voxels set', '[z, y, x]')
-    if not SMALLEST_SIGMA <= sigma < np.inf:
-        raise InputError('sigma', f'{sigma}', f'at least {SMALLEST_SIGMA} voxels')
+    if not _SIGMAS[0] <= sigma < np.inf:
+        raise InputError('sigma', f'{sigma}', f'at least {_SIGMAS[0]} voxels')
     mask = mask.astype(bool)
-    width = float(np.clip(thickness(mask) / 6, SMALLEST_SIGMA, sigma))
-    pad = int(np.ceil(4 * width)) + 1
+    radius = thickness(mask)
+    narrowest = min(sigma, float(np.interp(radius, _RADII, _SIGMAS)))
+    width = narrowest * np.sqrt(max(size) / np.asarray(size))
+    pad = int(np.ceil(4 * width.max())) + 1
     smooth = ndimage.gaussian_filter(np.pad(mask, pad).astype(np.float32), width)
-    vertices, faces = _enclose(smooth, int(mask.sum()))
-    vertices = (vertices - pad + np.asarray(origin)) * size
+    slope = -7.5 * narrowest / radius  # −A / (V |gradient|), the gradient of a blurred plane
+    vertices, faces = _enclose(smooth, int(mask.sum()), slope=slope)
+    vertices = (vertices - pad + np.asarray(origin)) * np.asarray(size)
     return Surface(vertices, faces)
 
 
@@ -120,8 +136,8 @@ def thickness(mask: np.ndarray) -> float:
     return 4.5 * np.count_nonzero(mask) / exposed
 
 
-def check_voxel_size(voxel_size_nm: Sequence[float]) -> np.ndarray:
-    """The sizes as float64 [3].
+def check_voxel_size(voxel_size_nm: Sequence[float]) -> VoxelSize:
+    """The sizes as three floats.
 
     Raises:
       InputError: not three positive finite numbers.
@@ -131,55 +147,36 @@ def check_voxel_size(voxel_size_nm: Sequence[float]) -> np.ndarray:
         raise InputError(
             'voxel_size_nm', f'{voxel_size_nm}', 'three positive sizes (z, y, x) in nm'
         )
-    return size
+    return float(size[0]), float(size[1]), float(size[2])
 
 
-def _enclose(smooth: np.ndarray, n_voxels: int) -> tuple[np.ndarray, np.ndarray]:
-    """Vertices (voxels) and faces of the level surface whose volume is `n_voxels`, by bisection.
+def _enclose(smooth: np.ndarray, n_voxels: int, *, slope: float) -> tuple[np.ndarray, np.ndarray]:
+    """Vertices (in voxels) and faces of the level surface that encloses `n_voxels`.
 
-    The search starts at the level that as many voxels exceed, and takes the secant's word where
-    it stays inside the bracket.
+    A bracketed secant search from the level that as many voxels exceed; `slope` is a guess of
+    the relative change of volume per level.
     """
     ranked = np.partition(smooth.ravel(), smooth.size - n_voxels)
     level = float(ranked[smooth.size - n_voxels])
     low, high = 0.0, float(smooth.max())
     if level >= high:  # one voxel, or several equal ones
         level = high / 2
-    points: list[tuple[float, float]] = []
+    last: tuple[float, float] | None = None
     for _ in range(_LEVEL_STEPS):
         vertices, faces = _marching_cubes(smooth, level)
         excess = _volume(vertices, faces) / n_voxels - 1
         if abs(excess) < _VOLUME_TOLERANCE:
             break
         low, high = (level, high) if excess > 0 else (low, level)
-        points.append((level, excess))
-        level = _next_level(points[-2:], low, high)
+        if last is not None and last[1] != excess:
+            slope = (excess - last[1]) / (level - last[0])
+        last = level, excess
+        margin, guess = 0.02 * (high - low), level - excess / slope
+        level = guess if low + margin < guess < high - margin else (low + high) / 2
     return vertices, faces
 
 
-def _next_level(points: list[tuple[float, float]], low: float, high: float) -> float:
-    middle = (low + high) / 2
-    if len(points) < 2 or points[0][1] == points[1][1]:
-        # The profile across a surface is an error function of slope about 1/(2.5 sigma).
-        return (
-            middle
-            if high - low < 0.2
-            else float(
-                np.clip(
-                    points[-1][0] + 0.3 * points[-1][1],
-                    low + 0.02 * (high - low),
-                    high - 0.02 * (high - low),
-                )
-            )
-        )
-    (a, excess_a), (b, excess_b) = points
-    secant = b - excess_b * (b - a) / (excess_b - excess_a)
-    margin = 0.02 * (high - low)
-    return secant if low + margin < secant < high - margin else middle
-
-
 def _marching_cubes(smooth: np.ndarray, level: float) -> tuple[np.ndarray, np.ndarray]:
-    # Exactly equal voxels make triangles without area: keep the level off the values.
     vertices, faces, _, _ = measure.marching_cubes(smooth, level, allow_degenerate=False)
     return vertices.astype(np.float64), faces.astype(np.int64)
 

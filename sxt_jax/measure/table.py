@@ -9,6 +9,7 @@ import numpy as np
 from scipy import ndimage
 
 from sxt_jax.core.errors import InputError
+from sxt_jax.core.volume import VoxelSize
 from sxt_jax.measure import shape
 from sxt_jax.measure.absorption import lac_per_um
 from sxt_jax.measure.surface import check_voxel_size, surface_mesh
@@ -92,7 +93,7 @@ def _measure(
     mask: np.ndarray,
     box: tuple[slice, ...],
     full_shape: tuple[int, ...],
-    size: np.ndarray,
+    size: VoxelSize,
     image: Any,
 ) -> dict[str, Any]:
     start = [s.start for s in box]
@@ -100,7 +101,7 @@ def _measure(
     volume = n_voxels * float(np.prod(size)) * 1e-9
     surface = surface_mesh(mask, voxel_size_nm=size, origin=start)
     centroid, covariance = shape.centroid_and_covariance(mask, voxel_size_nm=size)
-    centroid = centroid + np.asarray(start) * size
+    centroid = centroid + np.multiply(start, size)
     row: dict[str, Any] = {
         'n_voxels': n_voxels,
         'volume_um3': volume,
