@@ -1,0 +1,83 @@
+"""From a model to the function of tiles that inference runs."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any, Protocol
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from sxt_jax.core.errors import InputError
+
+Heads = dict[str, jax.Array]
+
+
+class ApplyFn(Protocol):
+    """(variables, tiles [b, z, y, x, c]) -> head name -> [b, z, y, x, k].
+
+    May have an attribute `side_multiple`, an int or one for each of z, y, x, that divides the sides
+    of all tiles it takes. Must be hashable, and the same object for the same network, as what is
+    compiled for it is kept by it.
+    """
+
+    def __call__(self, variables: Any, tiles: jax.Array, /) -> Heads: ...
+
+    def __hash__(self) -> int: ...
+
+
+def side_multiple(apply_fn: ApplyFn) -> tuple[int, int, int]:
+    """What divides the tile sides (z, y, x) that the function takes; 1 where it does not say."""
+    multiple = getattr(apply_fn, 'side_multiple', 1)
+    z, y, x = (multiple,) * 3 if isinstance(multiple, int) else multiple
+    return z, y, x
+
+
+def _activate(name: str, values: jax.Array, activation: str | None) -> tuple[str, jax.Array]:
+    values = values.astype(jnp.float32)
+    if activation is None:
+        return name, values
+    functions = {'softmax': jax.nn.softmax, 'sigmoid': jax.nn.sigmoid, 'tanh': jnp.tanh}
+    if activation not in functions:
+        raise InputError(f'activation of head {name}', repr(activation), ', '.join(functions))
+    return 'probs' if name == 'logits' else name, functions[activation](values)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class ModelFn:
+    """A model in inference mode with its heads' activations; 2-D models take slices as a batch."""
+
+    model: nn.Module
+
+    @property
+    def side_multiple(self) -> tuple[int, int, int]:
+        multiple = getattr(self.model, 'side_multiple', 1)
+        n_dims = getattr(self.model, 'n_dims', 3)
+        sides = (multiple,) * n_dims if isinstance(multiple, int) else tuple(multiple)
+        z, y, x = (1,) * (3 - n_dims) + sides
+        return z, y, x
+
+    def __call__(self, variables: Any, tiles: jax.Array) -> Heads:
+        flat = getattr(self.model, 'n_dims', 3) == 2
+        b, z = tiles.shape[:2]
+        inputs = tiles.reshape(b * z, *tiles.shape[2:]) if flat else tiles
+        outputs = self.model.apply(variables, inputs, train=False)
+        activations = getattr(self.model, 'head_activations', {})
+        heads = dict(_activate(n, v, activations.get(n)) for n, v in outputs.items())  # type: ignore[union-attr]
+        return {n: v.reshape(b, z, *v.shape[1:]) for n, v in heads.items()} if flat else heads
+
+
+def make_apply_fn(model: nn.Module) -> ModelFn:
+    """The function of tiles of a model, in inference mode, its heads made into what they mean.
+
+    The model's `head_activations` (head name -> 'softmax', 'sigmoid', 'tanh' or None) are applied
+    in float32; activated 'logits' are called 'probs'. A model with `n_dims` 2 gets the slices of
+    the tiles as a batch. Make it once per model: what is compiled is kept with it.
+
+    Args:
+      model: its `apply(variables, x, train=False)` gives head name -> array.
+    Returns:
+      (variables, tiles [b, z, y, x, c] float32) -> head name -> [b, z, y, x, k] float32.
+    """
+    return ModelFn(model)

@@ -1,0 +1,91 @@
+"""How many tiles the devices take at once: as many as keep them busy and fit their memory."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+from absl import logging
+from jax.sharding import Mesh
+
+from sxt_jax.core.devices import replicated, split_batch
+from sxt_jax.core.errors import InputError
+from sxt_jax.inference.apply import ApplyFn, Heads
+
+# Voxels per device and batch. An accelerator is busy from about a million on; a CPU gains nothing
+# from more than one tile, and its memory is the host's.
+BUSY_VOXELS = 2**22
+USABLE_SHARE = 0.8  # of the free device memory: fragments and transfers need the rest
+
+Network = Callable[[Any, jax.Array], Heads]
+
+
+@functools.lru_cache(maxsize=32)
+def compile_network(apply_fn: ApplyFn, device_mesh: Mesh) -> Any:
+    """`apply_fn` jitted with its batch split over the devices; the same for the same arguments."""
+    split = split_batch(device_mesh)
+    return jax.jit(apply_fn, in_shardings=(replicated(device_mesh), split), out_shardings=split)
+
+
+def _needed_bytes(network: Any, variables: Any, tiles: jax.ShapeDtypeStruct) -> int:
+    """Memory per device with two batches under way, as the compiler plans it."""
+    plan = network.lower(variables, tiles).compile().memory_analysis()
+    return plan.temp_size_in_bytes + 2 * plan.output_size_in_bytes + plan.argument_size_in_bytes
+
+
+def _free_bytes(device_mesh: Mesh) -> int | None:
+    """Memory left on the fullest device; None where it is not told (CPU)."""
+    stats = [device.memory_stats() for device in device_mesh.devices.flat]
+    if not all(s and 'bytes_limit' in s for s in stats):
+        return None
+    return min(s['bytes_limit'] - s['bytes_in_use'] for s in stats)
+
+
+def find_batch_size(
+    network: Any, variables: Any, *, tile: Sequence[int], n_channels: int, device_mesh: Mesh
+) -> int:
+    """Tiles per batch over all devices.
+
+    Where the devices tell their memory: enough to keep them busy, halved until the compiler's plan
+    fits. Where not (CPU): one tile per device.
+    """
+    per_device = 1
+    free = _free_bytes(device_mesh)
+    if free is not None:
+        voxels = tile[0] * tile[1] * tile[2]
+        per_device = 1 << max(0, (BUSY_VOXELS // voxels).bit_length() - 1)
+        while per_device > 1:
+            shape = (per_device * device_mesh.size, *tile, n_channels)
+            tiles = jax.ShapeDtypeStruct(shape, 'float32', sharding=split_batch(device_mesh))
+            if _needed_bytes(network, variables, tiles) <= USABLE_SHARE * free:
+                break
+            per_device //= 2
+    return per_device * device_mesh.size
+
+
+def is_out_of_memory(error: Exception) -> bool:
+    """Whether a device refused memory, rather than anything else going wrong."""
+    return 'RESOURCE_EXHAUSTED' in str(error)
+
+
+def halve(batch_size: int, *, tile: Sequence[int], device_mesh: Mesh) -> int:
+    """The next smaller batch after the devices ran out of memory; says so in the log.
+
+    Raises:
+      InputError: the batch is one tile per device already.
+    """
+    per_device = batch_size // device_mesh.size
+    if per_device <= 1:
+        raise InputError(
+            'tile',
+            f'a single tile of {tuple(tile)} per device does not fit the device memory',
+            'a smaller tile',
+        )
+    smaller = per_device // 2 * device_mesh.size
+    logging.warning(
+        'Out of device memory with %d tiles of %s a batch; going on with %d.',
+        batch_size, tuple(tile), smaller,
+    )  # fmt: skip
+    return smaller
