@@ -8,33 +8,10 @@ from typing import Any
 import numpy as np
 from jax.sharding import Mesh
 
-from sxt_jax.core.volume import ArrayLike
 from sxt_jax.data.classes import IGNORE_INDEX, Classes
 from sxt_jax.data.datasets import Example
 from sxt_jax.inference import predict_slabs
 from sxt_jax.metrics.overlap import confusion, scores
-
-
-def segment_slabs(
-    apply_fn: Callable[..., Any],
-    variables: Any,
-    image: ArrayLike,
-    *,
-    tiling: Mapping[str, Any],
-    device_mesh: Mesh | None,
-) -> Any:
-    """(z_start, class indices uint8 [dz, y, x], probabilities [dz, y, x, k]) from low to high z.
-
-    Args:
-      apply_fn: (variables, tiles) → heads, one of them 'probs'.
-      variables: of the network.
-      image: [z, y, x, c] normalised gray values.
-      tiling: `tile`, `overlap`, `blend`, `batch_size` of `predict_slabs`.
-      device_mesh: the devices.
-    """
-    for slab in predict_slabs(apply_fn, variables, image, device_mesh=device_mesh, **tiling):
-        probs = slab.heads['probs']
-        yield slab.z_start, np.argmax(probs, axis=-1).astype(np.uint8), probs
 
 
 def validation_scores(
@@ -51,6 +28,14 @@ def validation_scores(
     Each volume is segmented as `launch.segment` would, on the grid the network works on; a class
     counts where it occurs in the volume's truth or prediction, and the mean is over volumes, then
     over classes.
+
+    Args:
+      apply_fn: (variables, tiles) → heads, one of them 'probs'.
+      variables: of the network.
+      examples: the volumes.
+      classes: names the scores.
+      tiling: `tile`, `overlap`, `blend`, `batch_size` of `predict_slabs`.
+      device_mesh: the devices.
     """
     found = [
         scores(_volume_confusion(apply_fn, variables, example, len(classes), tiling, device_mesh))
@@ -68,11 +53,11 @@ def _volume_confusion(
     apply_fn: Any, variables: Any, example: Example, n_classes: int, tiling: Any, device_mesh: Any
 ) -> np.ndarray:
     total = np.zeros((n_classes, n_classes), np.int64)
-    slabs = segment_slabs(
-        apply_fn, variables, example.image, tiling=tiling, device_mesh=device_mesh
-    )
-    for z, prediction, _ in slabs:
-        index = (slice(z, z + len(prediction)), slice(None), slice(None))
+    for slab in predict_slabs(
+        apply_fn, variables, example.image, device_mesh=device_mesh, **tiling
+    ):
+        prediction = np.argmax(slab.heads['probs'], axis=-1)
+        index = (slice(slab.z_start, slab.z_stop), slice(None), slice(None))
         truth = np.asarray(example.labels[index])
         total += np.asarray(confusion(prediction, truth, n_classes=n_classes, ignore=IGNORE_INDEX))
     return total

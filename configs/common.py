@@ -1,0 +1,83 @@
+"""What every experiment has: the fields, their meaning, and defaults that change nothing.
+
+One config file is one experiment. Any field is changed on the command line, e.g.
+`--config.optimizer.learning_rate=0.003`. An unknown field is an error.
+"""
+
+from __future__ import annotations
+
+from ml_collections import ConfigDict, config_dict
+
+
+def get_config() -> ConfigDict:
+    """A locked config with every field and no model."""
+    config = ConfigDict()
+    config.description = ''
+    config.seed = 0
+    config.model = ConfigDict()  # name and fields of a network of sxt_jax.models
+    config.compute_dtype = 'auto'  # float32, bfloat16; auto: bfloat16 on accelerators
+    config.epochs = 1
+    config.batch_size = 1  # patches a step, over all devices
+    config.accumulate = 1  # parts in which a batch is computed, one after the other
+    config.frozen = ''  # regular expressions, comma-separated: parameters that stay as they are
+
+    config.data = data = ConfigDict()
+    data.train = ''  # folder of tomogram/label pairs (see `python -m launch.check`)
+    data.labels = ''  # folder of the labels, where they are not beside the tomograms
+    data.validation = ''  # folder of pairs to validate on; empty: a part of the training data
+    data.validation_labels = ''
+    data.validation_fraction = 0.2
+    data.dataset = ''  # name of the data set inside HDF5 and OME-Zarr images
+    data.classes = ''  # 'cell=1,bead=2'; empty: the values that occur in the labels
+    data.ignore_value = config_dict.placeholder(int)  # label value of unlabelled voxels
+    data.working_shape = config_dict.placeholder(tuple)  # (z, y, x) to resize volumes to
+    data.intensity = 'standard'  # see sxt_jax/data/intensity.py
+    data.patch = (64, 64, 64)
+    data.sampling = 'random'  # or 'strided'
+    data.stride = (32, 32, 32)  # of 'strided'
+    data.foreground_probability = 0.0  # of 'random': share of patches centred on a class
+    data.steps_per_epoch = 0  # 0: as many as show all voxels once
+
+    config.augmentation = augmentation = ConfigDict()  # see sxt_jax/data/augment.py
+    augmentation.flip_axes = ''
+    augmentation.rotate_90 = False
+    augmentation.swap_axes = False
+    augmentation.scale = 0.0
+    augmentation.shift = 0.0
+    augmentation.noise = 0.0
+    augmentation.rotate_degrees = 0.0
+    augmentation.elastic_voxels = 0.0
+    augmentation.elastic_points = 4
+
+    config.loss = loss = ConfigDict()  # weights of the terms
+    loss.cross_entropy = 1.0
+    loss.dice = 0.0
+    config.class_balance = False  # weigh classes by 1 / frequency in the cross-entropy
+
+    config.optimizer = optimizer = ConfigDict()
+    optimizer.name = 'adam'  # sgd, adam, adamw, radam
+    optimizer.learning_rate = 1e-3
+    optimizer.schedule = 'constant'  # inverse_time, cosine
+    optimizer.decay = 0.0  # of inverse_time, a step
+    optimizer.warmup_steps = 0
+    optimizer.momentum = 0.9  # of sgd
+    optimizer.nesterov = False  # of sgd
+    optimizer.weight_decay = 0.0  # of adamw
+    optimizer.clip_norm = 0.0  # largest norm of the gradient; 0: not clipped
+
+    config.initial = initial = ConfigDict()  # fine-tuning
+    initial.checkpoint = ''  # workdir of another run whose weights to start from
+    initial.scope = 'all'  # 'encoder', or 'matching': every weight of the same name and shape
+
+    config.inference = inference = ConfigDict()
+    inference.tile = (64, 64, 64)
+    inference.overlap = (32, 32, 32)
+    inference.blend = 'cosine'  # constant, distance
+    inference.batch_size = config_dict.placeholder(int)  # tiles at once; found automatically
+
+    config.checkpoint = checkpoint = ConfigDict()
+    checkpoint.evaluate_every = 1  # epochs; a checkpoint is saved at each validation
+    checkpoint.every_steps = 0  # further checkpoints; 0: none
+    checkpoint.keep = 2  # newest checkpoints kept, besides the best
+    checkpoint.patience = 0  # validations without a better score after which to stop; 0: never
+    return config

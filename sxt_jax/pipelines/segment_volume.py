@@ -1,0 +1,308 @@
+"""Segment tomograms with a trained network: labels on the grid of each file."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+from absl import logging
+from jax.sharding import Mesh
+from tqdm import tqdm
+
+from sxt_jax.core.devices import is_accelerated, make_device_mesh
+from sxt_jax.core.errors import InputError
+from sxt_jax.core.volume import Volume
+from sxt_jax.data.classes import Classes
+from sxt_jax.data.intensity import Intensity, NormalisedArray, measure_affine
+from sxt_jax.inference import (
+    clean,
+    fill,
+    make_apply_fn,
+    mirrored,
+    predict_slabs,
+    predict_volume,
+)
+from sxt_jax.io import is_volume, list_volumes, open_volume, open_writer, write_volume
+from sxt_jax.models import build_model
+from sxt_jax.ops.resample import resize, resize_rows
+from sxt_jax.training.checkpoint import best_checkpoint
+from sxt_jax.training.loop import SCORE
+
+_WRITABLE = ('.tif', '.tiff', '.mrc', '.rec', '.st', '.map', '.h5', '.hdf5', '.npy', '.zarr')
+_WITH_CHANNELS = ('.tif', '.tiff', '.h5', '.hdf5', '.npy', '.zarr')
+_SLAB_DEPTH = 32
+_ISOTROPY_TOLERANCE = 0.05
+
+
+@dataclasses.dataclass(frozen=True)
+class Segmenter:
+    """A trained network with its conventions.
+
+    Attributes:
+      apply_fn: (variables, tiles) → heads, one of them 'probs'.
+      variables: of the network.
+      classes: what its channels mean.
+      intensity: what gray values it expects.
+      n_channels: of its images.
+      working_shape: grid it works on; None: each file's own.
+      tiling: tile, overlap, blend, batch_size.
+      voxel_size_nm: of the training data's grid, if known.
+      device_mesh: the devices.
+    """
+
+    apply_fn: Callable[..., Any]
+    variables: Any
+    classes: Classes
+    intensity: Intensity
+    n_channels: int
+    working_shape: tuple[int, int, int] | None
+    tiling: dict[str, Any]
+    voxel_size_nm: tuple[float, float, float] | None
+    device_mesh: Mesh
+
+
+@dataclasses.dataclass(frozen=True)
+class Options:
+    """What is wanted of a segmentation.
+
+    Attributes:
+      probabilities: also write the probability of every class.
+      mirror: axes ('zyx') over whose mirror images predictions are averaged.
+      clean: objects smaller than this share of their class's largest are removed; 0: none.
+      fill: holes smaller than this share of the object around them are filled; 0: none.
+      skip_existing: leave results alone that are already there.
+      dataset: name of the data set in HDF5 and OME-Zarr inputs.
+    """
+
+    probabilities: bool = False
+    mirror: str = ''
+    clean: float = 0.0
+    fill: float = 0.0
+    skip_existing: bool = False
+    dataset: str | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class Outcome:
+    """What became of one input: its label file, or why there is none."""
+
+    source: Path
+    labels: Path
+    error: str = ''
+
+
+def segment_files(
+    checkpoint: str | Path,
+    source: str | Path,
+    output: str | Path,
+    *,
+    options: Options | None = None,
+) -> list[Outcome]:
+    """Segment a tomogram, or every tomogram of a folder.
+
+    Args:
+      checkpoint: workdir of a training run, or a folder of one checkpoint.
+      source: a file or a folder.
+      output: folder for the results, each named as its source.
+      options: what is wanted besides labels.
+
+    Returns:
+      One outcome a source; a failure does not stop the others.
+
+    Raises:
+      InputError: no usable checkpoint, no source, or results would replace their sources.
+    """
+    options = options or Options()
+    sources = find_sources(source)
+    output = Path(output)
+    if output.resolve() in {path.resolve().parent for path in sources}:
+        raise InputError(output, 'the folder of the inputs', 'another folder for the results')
+    segmenter = load_segmenter(checkpoint, mirror=options.mirror)
+    outcomes = []
+    for path in tqdm(sources, unit='file', desc='segmenting', disable=len(sources) < 2):
+        target = label_path(path, output)
+        try:
+            if not (options.skip_existing and target.exists()):
+                segment_file(segmenter, path, target, options=options)
+            outcomes.append(Outcome(path, target))
+        except Exception as error:  # one bad file must not cost the others
+            logging.error('%s', error if isinstance(error, InputError) else f'{path}: {error!r}')
+            outcomes.append(Outcome(path, target, str(error) or repr(error)))
+    return outcomes
+
+
+def load_segmenter(checkpoint: str | Path, *, mirror: str = '') -> Segmenter:
+    """The best intact checkpoint of a run, ready to use on all devices.
+
+    Raises:
+      InputError: no intact checkpoint, or one of a network that does not segment classes.
+    """
+    found = best_checkpoint(checkpoint, metric=SCORE)
+    facts = found.description
+    logging.info('Using %s', found.path)
+    dtype = jnp.bfloat16 if is_accelerated() else jnp.float32
+    model = build_model({**facts['model'], 'dtype': dtype})
+    if model.head_activations.get('logits') != 'softmax':
+        raise InputError(found.path, f'a network {facts["model"]["name"]}', 'one that segments')
+    saved = found.restore()
+    variables = {'params': saved['params']}
+    if saved.get('batch_stats'):
+        variables['batch_stats'] = saved['batch_stats']
+    apply_fn = make_apply_fn(model)
+    working_shape, voxel_size = facts['working_shape'], facts['voxel_size_nm']
+    return Segmenter(
+        apply_fn=mirrored(apply_fn, axes=mirror) if mirror else apply_fn,
+        variables=variables,
+        classes=Classes.from_dict(facts['classes']),
+        intensity=Intensity.from_dict(facts['intensity']),
+        n_channels=facts['n_channels'],
+        working_shape=tuple(working_shape) if working_shape else None,
+        tiling=dict(facts['tiling']),
+        voxel_size_nm=tuple(voxel_size) if voxel_size else None,
+        device_mesh=make_device_mesh(),
+    )
+
+
+def find_sources(source: str | Path) -> list[Path]:
+    """The volumes that `source` names.
+
+    Raises:
+      InputError: there is none.
+    """
+    source = Path(source)
+    if not source.exists():
+        raise InputError(source, 'not there', 'a tomogram or a folder of tomograms')
+    if is_volume(source):
+        return [source]
+    found = list_volumes(source)
+    if not found:
+        raise InputError(source, 'no volume in this folder', 'tomograms')
+    return found
+
+
+def label_path(source: Path, output: Path) -> Path:
+    """Where the labels of a source go: its name, in its format if that can be written."""
+    name = source.name
+    return output / (name if source.suffix.lower() in _WRITABLE else f'{name}.tif')
+
+
+def segment_file(
+    segmenter: Segmenter, source: Path, target: Path, *, options: Options | None = None
+) -> None:
+    """Write the labels of one tomogram; nothing is left at `target` if anything goes wrong.
+
+    Raises:
+      InputError: the file is no volume, has other channels, NaN voxels or no contrast; the
+        result cannot be written.
+    """
+    options = options or Options()
+    image = open_volume(source, dataset=options.dataset)
+    _check_image(segmenter, image, source)
+    with contextlib.ExitStack() as stack:
+        like = {'voxel_size_nm': image.voxel_size_nm}
+        values = segmenter.classes.labels(np.arange(len(segmenter.classes)))
+        labels = stack.enter_context(_label_writer(target, image, values.dtype, segmenter, options))
+        probabilities = None
+        if options.probabilities:
+            probabilities = stack.enter_context(
+                open_writer(
+                    probability_path(target),
+                    shape=(*image.shape, len(segmenter.classes)),
+                    dtype=np.float32,
+                    axes='zyxc',
+                    **like,
+                )
+            )
+        for z, probs in predict_probabilities(segmenter, image, name=str(source)):
+            labels(z, values[np.argmax(probs, axis=-1)])
+            if probabilities is not None:
+                probabilities.write(z, probs)
+
+
+def probability_path(target: Path) -> Path:
+    """Where probabilities go that belong to a label file."""
+    suffix = target.suffix if target.suffix.lower() in _WITH_CHANNELS else '.h5'
+    return target.with_name(f'{target.stem}.probabilities{suffix}')
+
+
+def predict_probabilities(
+    segmenter: Segmenter, image: Volume, *, name: str
+) -> Iterator[tuple[int, np.ndarray]]:
+    """(z, [dz, y, x, k] probabilities) of consecutive slabs of the image's own grid."""
+    run = {**segmenter.tiling, 'device_mesh': segmenter.device_mesh}
+    with tqdm(total=image.shape[0], unit='slice', desc=Path(name).name, leave=False) as bar:
+        if segmenter.working_shape is None:
+            affine = measure_affine(segmenter.intensity, image.data, name=name)
+            seen = NormalisedArray(image.data, affine)
+            for slab in predict_slabs(segmenter.apply_fn, segmenter.variables, seen, **run):
+                yield slab.z_start, slab.heads['probs']
+                bar.update(slab.z_stop - slab.z_start)
+            return
+        gray = _on_working_grid(segmenter, image, name)
+        probs = predict_volume(segmenter.apply_fn, segmenter.variables, gray, **run)['probs']
+        on_device = jnp.asarray(probs)
+        for z in range(0, image.shape[0], _SLAB_DEPTH):
+            stop = min(z + _SLAB_DEPTH, image.shape[0])
+            yield z, np.asarray(resize_rows(on_device, image.shape, z, stop))
+            bar.update(stop - z)
+
+
+def _on_working_grid(segmenter: Segmenter, image: Volume, name: str) -> np.ndarray:
+    measure_affine(Intensity(), image.data, name=name)  # NaNs must not spread by resizing
+    assert segmenter.working_shape is not None
+    gray = np.asarray(
+        resize(image.load().data.astype(np.float32), segmenter.working_shape, method='linear')
+    )
+    return measure_affine(segmenter.intensity, gray, name=name).apply(gray)
+
+
+def _check_image(segmenter: Segmenter, image: Volume, source: Path) -> None:
+    if image.n_channels != segmenter.n_channels:
+        raise InputError(
+            source, f'{image.n_channels} channels', f'{segmenter.n_channels} as in training'
+        )
+    trained, given = segmenter.voxel_size_nm, image.voxel_size_nm
+    if trained is None or given is None or segmenter.working_shape is not None:
+        return
+    ratio = np.array(given) / np.array(trained)
+    if np.any(np.abs(ratio - 1) > _ISOTROPY_TOLERANCE):
+        logging.warning(
+            '%s: voxels of %s nm, the network was trained on %s nm', source, given, trained
+        )
+
+
+@contextlib.contextmanager
+def _label_writer(
+    target: Path, image: Volume, dtype: np.dtype, segmenter: Segmenter, options: Options
+) -> Iterator[Callable[[int, np.ndarray], None]]:
+    """A function that takes slabs of labels, slab by slab to the file where nothing is left to do.
+
+    Cleaning and filling look at whole objects, so they need the whole label volume in memory.
+    """
+    names = segmenter.classes.value_names
+    if not (options.clean or options.fill):
+        with open_writer(
+            target,
+            shape=image.shape,
+            dtype=dtype,
+            voxel_size_nm=image.voxel_size_nm,
+            class_names=names,
+        ) as writer:
+            yield writer.write
+        return
+    labels = np.zeros(image.shape, dtype)
+
+    def keep(z: int, slab: np.ndarray) -> None:
+        labels[z : z + len(slab)] = slab
+
+    yield keep
+    if options.clean:
+        labels = clean(labels, options.clean)
+    if options.fill:
+        labels = fill(labels, options.fill)
+    write_volume(target, Volume(labels, image.voxel_size_nm, class_names=names))

@@ -1,0 +1,319 @@
+"""Train a network on labelled tomograms, as a config describes it."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import platform
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import flax
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import optax
+from absl import logging
+from jax.sharding import Mesh
+
+import sxt_jax
+from sxt_jax.core.atomic import write_text
+from sxt_jax.core.devices import is_accelerated, make_device_mesh
+from sxt_jax.core.errors import InputError
+from sxt_jax.data.augment import Augmentation
+from sxt_jax.data.classes import Classes, parse_classes
+from sxt_jax.data.datasets import (
+    Example,
+    class_frequencies,
+    detect_classes,
+    open_pairs,
+    prepare_examples,
+    split_examples,
+)
+from sxt_jax.data.intensity import Intensity
+from sxt_jax.data.patches import Sampling
+from sxt_jax.data.pipeline import PatchStream
+from sxt_jax.inference import make_apply_fn
+from sxt_jax.io import pair
+from sxt_jax.models import build_model, model_config
+from sxt_jax.pipelines.check_data import check_pairs
+from sxt_jax.training.checkpoint import (
+    Checkpoint,
+    best_checkpoint,
+    latest_checkpoint,
+    restore_into,
+)
+from sxt_jax.training.evaluators import validation_scores
+from sxt_jax.training.logbook import locked
+from sxt_jax.training.loop import SCORE, Plan, Progress, Run, train
+from sxt_jax.training.objectives import Objective, make_segmentation_loss
+from sxt_jax.training.optimizers import make_optimizer
+from sxt_jax.training.state import TrainState, create_state, start_from
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainingData:
+    """Labelled volumes, ready: what to train on, what to validate on, and their conventions."""
+
+    train: list[Example]
+    validation: list[Example]
+    classes: Classes
+    intensity: Intensity
+
+    @property
+    def n_channels(self) -> int:
+        return int(self.train[0].image.shape[3])
+
+
+def train_network(config: Any, workdir: str | Path) -> Checkpoint:
+    """Train as `config` says (see `configs/common.py`); goes on where an earlier run ended.
+
+    Args:
+      config: an experiment.
+      workdir: folder for checkpoints, metrics and event files.
+
+    Returns:
+      The best checkpoint.
+
+    Raises:
+      InputError: anything wrong with the config or the data, told before the first step;
+        a loss that is not finite; an interruption.
+    """
+    workdir = Path(workdir)
+    with locked(workdir):
+        device_mesh = make_device_mesh()
+        _check_config(config, device_mesh)
+        data = load_training_data(config)
+        model = build_network(config, n_classes=len(data.classes))
+        _check_tiles(config, model)
+        _write_records(config, workdir)
+        run = describe_run(config, workdir, model, data, device_mesh)
+        state, progress = _start(config, run, data)
+        train(run, state, progress)
+        return best_checkpoint(workdir, metric=SCORE)
+
+
+def load_training_data(config: Any) -> TrainingData:
+    """Volumes of the config's folders, checked, on the working grid, split."""
+    fields = config.data
+    if not fields.train:
+        raise InputError('config.data.train', 'no folder', '--config.data.train=DIR')
+    classes = (
+        parse_classes(fields.classes, ignore_value=fields.ignore_value) if fields.classes else None
+    )
+    train_pairs = _checked_pairs(fields.train, fields.labels, classes, config)
+    volumes = open_pairs(train_pairs, dataset=fields.dataset or None)
+    if classes is None:
+        classes = detect_classes(volumes, ignore_value=fields.ignore_value)
+    options: dict[str, Any] = {'classes': classes, 'working_shape': _working_shape(config)}
+    logging.info('Classes: %s', classes)
+    examples, intensity = prepare_examples(
+        train_pairs, volumes, intensity=fields.intensity, **options
+    )
+    if fields.validation:
+        pairs = _checked_pairs(fields.validation, fields.validation_labels, classes, config)
+        volumes = open_pairs(pairs, dataset=fields.dataset or None)
+        held, _ = prepare_examples(pairs, volumes, intensity=intensity, **options)
+        return TrainingData(examples, held, classes, intensity)
+    train_examples, held = split_examples(
+        examples, fraction=fields.validation_fraction, seed=config.seed, patch=fields.patch
+    )
+    return TrainingData(train_examples, held, classes, intensity)
+
+
+def build_network(config: Any, *, n_classes: int) -> nn.Module:
+    """The config's network for that many classes, in the config's compute dtype."""
+    fields = dict(config.model)
+    if not fields:
+        raise InputError('config.model', 'no network', 'a config that names one')
+    return build_model({**fields, 'n_labels': n_classes, 'dtype': _compute_dtype(config)})
+
+
+def describe_run(
+    config: Any, workdir: Path, model: nn.Module, data: TrainingData, device_mesh: Mesh
+) -> Run:
+    """The training run: what is learnt, for how long, and what its checkpoints tell."""
+    stream = make_stream(config, data.train, n_classes=len(data.classes))
+    plan = Plan(
+        n_epochs=config.epochs,
+        evaluate_every=config.checkpoint.evaluate_every,
+        checkpoint_every_steps=config.checkpoint.every_steps,
+        keep=config.checkpoint.keep,
+        patience=config.checkpoint.patience,
+    )
+    objective = Objective(
+        name='supervised',
+        stream=stream,
+        loss=make_segmentation_loss(dict(config.loss), class_weights=_class_weights(config, data)),
+        optimizer=make_optimizer(config.optimizer, n_steps=plan.n_epochs * stream.steps_per_epoch),
+        frozen=tuple(part for part in config.frozen.split(',') if part),
+        augmentation=Augmentation.from_config(dict(config.augmentation)),
+    )
+    apply_fn = make_apply_fn(model)
+
+    def validate(variables: Any) -> dict[str, float]:
+        return validation_scores(
+            apply_fn,
+            variables,
+            data.validation,
+            classes=data.classes,
+            tiling=dict(config.inference),
+            device_mesh=device_mesh,
+        )
+
+    return Run(
+        workdir=workdir,
+        model=model,
+        objectives=(objective,),
+        plan=plan,
+        validate=validate if data.validation else None,
+        key=jax.random.key(config.seed),
+        device_mesh=device_mesh,
+        description=describe_network(config, model, data),
+        n_accumulate=config.accumulate,
+    )
+
+
+def make_stream(config: Any, examples: Sequence[Example], *, n_classes: int) -> PatchStream:
+    """The config's stream of patches of these examples."""
+    sampling = Sampling(
+        patch=tuple(config.data.patch),
+        kind=config.data.sampling,
+        stride=tuple(config.data.stride) if config.data.sampling == 'strided' else None,
+        foreground_probability=config.data.foreground_probability,
+    )
+    return PatchStream(
+        examples,
+        sampling=sampling,
+        batch_size=config.batch_size,
+        seed=config.seed,
+        n_classes=n_classes,
+        steps_per_epoch=config.data.steps_per_epoch or None,
+    )
+
+
+def describe_network(config: Any, model: nn.Module, data: TrainingData) -> dict[str, Any]:
+    """All that `segment_files` needs besides the weights, JSON-able."""
+    sizes = [e.voxel_size_nm for e in data.train if e.voxel_size_nm is not None]
+    return {
+        'description': config.description,
+        'model': model_config(model),
+        'n_channels': data.n_channels,
+        'classes': data.classes.to_dict(),
+        'intensity': data.intensity.to_dict(),
+        'working_shape': _working_shape(config),
+        'tiling': dict(config.inference),
+        'voxel_size_nm': sizes[0] if sizes else None,
+        'config': json.loads(config.to_json_best_effort()),
+        'version': sxt_jax.__version__,
+    }
+
+
+def _start(config: Any, run: Run, data: TrainingData) -> tuple[TrainState, Progress]:
+    """The newest intact checkpoint of this run, or a fresh state, perhaps with others' weights."""
+    (objective,) = run.objectives
+    patch = tuple(config.data.patch)
+    flat = getattr(run.model, 'n_dims', 3) == 2
+    shape = (1, *(patch[1:] if flat else patch), data.n_channels)
+    state = create_state(
+        run.key, run.model, run.objectives, input_shape=shape, device_mesh=run.device_mesh
+    )
+    n_weights = sum(leaf.size for leaf in jax.tree.leaves(state.params))
+    logging.info(
+        'Training %s (%s parameters) on %d volumes, validating on %d; %d steps an epoch',
+        config.model.name,
+        f'{n_weights:,}',
+        len(data.train),
+        len(data.validation),
+        objective.stream.steps_per_epoch,
+    )
+    checkpoint = latest_checkpoint(run.workdir)
+    if checkpoint is not None:
+        logging.info('Going on from %s', checkpoint.path)
+        state = restore_into(checkpoint, state, device_mesh=run.device_mesh)
+        return state, Progress.of(checkpoint.description)
+    if config.initial.checkpoint:
+        other = best_checkpoint(config.initial.checkpoint, metric=SCORE)
+        logging.info('Starting from the weights of %s', other.path)
+        state = start_from(state, other.restore(), scope=config.initial.scope)
+    return state, Progress()
+
+
+def _checked_pairs(images: str, labels: str, classes: Classes | None, config: Any) -> list[Any]:
+    """Pairs of a folder that nothing is wrong with; warnings are logged."""
+    report = check_pairs(
+        images,
+        labels or None,
+        values=None if classes is None else _allowed_values(classes),
+        patch=None if config.data.working_shape else tuple(config.data.patch),
+    )
+    logging.info('Training data:\n%s', report.format_table())
+    report.raise_if_errors()
+    return list(pair(images, labels or None))
+
+
+def _allowed_values(classes: Classes) -> tuple[int, ...]:
+    ignored = () if classes.ignore_value is None else (classes.ignore_value,)
+    return (*classes.values, *ignored)
+
+
+def _working_shape(config: Any) -> tuple[int, int, int] | None:
+    shape = config.data.working_shape
+    return tuple(shape) if shape else None
+
+
+def _compute_dtype(config: Any) -> Any:
+    kinds = {'float32': jnp.float32, 'bfloat16': jnp.bfloat16}
+    kinds['auto'] = jnp.bfloat16 if is_accelerated() else jnp.float32
+    if config.compute_dtype not in kinds:
+        raise InputError('config.compute_dtype', repr(config.compute_dtype), f'{sorted(kinds)}')
+    return kinds[config.compute_dtype]
+
+
+def _class_weights(config: Any, data: TrainingData) -> list[float] | None:
+    """1 / frequency, with mean 1 over the voxels."""
+    if not config.class_balance:
+        return None
+    frequency = class_frequencies(data.train, len(data.classes))
+    weights = [1 / (f * int((frequency > 0).sum())) if f > 0 else 0.0 for f in frequency]
+    logging.info('Class weights: %s', ', '.join(f'{w:.3g}' for w in weights))
+    return weights
+
+
+def _check_config(config: Any, device_mesh: Mesh) -> None:
+    parts = config.accumulate * device_mesh.size
+    if config.batch_size < 1 or config.batch_size % parts:
+        raise InputError(
+            'config.batch_size',
+            str(config.batch_size),
+            f'a multiple of {device_mesh.size} devices × {config.accumulate} parts',
+        )
+    for name in ('epochs', 'accumulate'):
+        if config[name] < 1:
+            raise InputError(f'config.{name}', str(config[name]), 'at least 1')
+
+
+def _check_tiles(config: Any, model: nn.Module) -> None:
+    """Patches and tiles the network can take."""
+    multiple = model.side_multiple
+    for name, sides in (
+        ('data.patch', config.data.patch),
+        ('inference.tile', config.inference.tile),
+    ):
+        if any(s % m for s, m in zip(sides, multiple, strict=True)):
+            raise InputError(f'config.{name}', f'{tuple(sides)}', f'multiples of {multiple}')
+
+
+def _write_records(config: Any, workdir: Path) -> None:
+    """What ran here: the whole config, the command, the versions."""
+    write_text(workdir / 'config.json', config.to_json_best_effort(indent=1))
+    environment = {
+        'command': sys.argv,
+        'python': platform.python_version(),
+        'sxt_jax': sxt_jax.__version__,
+        **{module.__name__: module.__version__ for module in (jax, flax, optax)},
+        'devices': [str(device) for device in jax.devices()],
+    }
+    write_text(workdir / 'environment.json', json.dumps(environment, indent=1))
