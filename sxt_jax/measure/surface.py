@@ -6,15 +6,15 @@ convex: at level 0.5 a sphere of radius 4 voxels loses a third of its area. So t
 chosen that encloses the mask's own volume, which leaves only the rounding of sharper parts; that
 is kept small by a narrower Gaussian on thin objects.
 
-Error of the area in % (mean ± SD over 36–42 randomly placed and turned spheres and ellipsoids
+Error of the area in % (mean ± SD over 24–72 randomly placed and turned spheres and ellipsoids
 with axes up to 4 : 1 and 3 : 2 : 1), by number of voxels, for three shapes of voxel (z, y, x):
 
   voxels     1 : 1 : 1     2 : 1 : 1     3 : 1 : 1
-  16–63      +0.4 ± 5.9    −0.4 ± 7.5     0.0 ± 8.3
-  64–255      0.0 ± 2.2    −1.1 ± 2.9    −0.8 ± 4.0
-  256–1023   +0.8 ± 0.9    +0.3 ± 1.3    +0.8 ± 1.7
-  1024–4095  +0.2 ± 0.6    −0.2 ± 0.5    +0.1 ± 0.8
-  16384–     +0.2 ± 0.1     0.0 ± 0.2     0.0 ± 0.2
+  16–63      −1.2 ± 5.4    −2.2 ± 7.7    −0.5 ± 9.6
+  64–255     +0.4 ± 2.1    −0.9 ± 2.8    −1.1 ± 4.6
+  256–1023   +1.0 ± 0.9    +0.4 ± 1.3    +0.6 ± 1.5
+  1024–4095  +0.2 ± 0.6    −0.1 ± 0.6    +0.1 ± 0.8
+  4096–      +0.1 ± 0.3     0.0 ± 0.3     0.0 ± 0.3
 
 Below some 64 voxels the number of voxels itself varies with the position by more than that.
 """

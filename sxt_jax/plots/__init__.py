@@ -1,0 +1,15 @@
+"""Figures for papers and reports; each function returns a matplotlib Figure."""
+
+from sxt_jax.plots.curves import learning_curves
+from sxt_jax.plots.figures import save_figure
+from sxt_jax.plots.measurements import predicted_against_true, scores_by_class
+from sxt_jax.plots.overlays import orthogonal_slices, side_by_side
+
+__all__ = [
+    'learning_curves',
+    'orthogonal_slices',
+    'predicted_against_true',
+    'save_figure',
+    'scores_by_class',
+    'side_by_side',
+]
