@@ -1,0 +1,36 @@
+"""Volumes and tables from and to files; every format is turned to [z, y, x] here."""
+
+from sxt_jax.io.files import (
+    SUFFIXES,
+    WRITABLE_SUFFIXES,
+    is_volume,
+    list_volumes,
+    open_volume,
+    open_writer,
+    read_volume,
+    split_dataset,
+    write_volume,
+)
+from sxt_jax.io.pairing import Pair, Unpaired, find_pairs, pair, shared_voxel_size
+from sxt_jax.io.tables import write_json, write_table
+from sxt_jax.io.writer import VolumeWriter
+
+__all__ = [
+    'SUFFIXES',
+    'WRITABLE_SUFFIXES',
+    'Pair',
+    'Unpaired',
+    'VolumeWriter',
+    'find_pairs',
+    'is_volume',
+    'list_volumes',
+    'open_volume',
+    'open_writer',
+    'pair',
+    'read_volume',
+    'shared_voxel_size',
+    'split_dataset',
+    'write_json',
+    'write_table',
+    'write_volume',
+]

@@ -1,0 +1,269 @@
+"""Volumes from and to files of any format, chosen by suffix."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import errno
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from sxt_jax.core.atomic import TEMPORARY_MARK, atomic_path
+from sxt_jax.core.box import Box
+from sxt_jax.core.errors import InputError
+from sxt_jax.core.volume import Volume, VoxelSize
+from sxt_jax.io import amira, hdf5, mrc, npy, nrrd, tiff, tiff_writer, zarr
+from sxt_jax.io.layout import Layout, storable_dtype
+from sxt_jax.io.writer import VolumeWriter
+
+DATASET_MARK = '::'
+_SLAB_BYTES = 2**26
+
+
+@dataclasses.dataclass(frozen=True)
+class Format:
+    """How files with some suffixes are read and written (`create` None: read only)."""
+
+    name: str
+    suffixes: tuple[str, ...]
+    open: Callable[..., Volume]
+    create: Callable[..., Any] | None = None
+    dtypes: tuple[np.dtype, ...] = ()
+    slab_depth: int = 1
+
+
+FORMATS = (
+    Format('TIFF', tiff.SUFFIXES, tiff.open_tiff, tiff_writer.create_tiff,
+           tiff_writer.DTYPES, tiff_writer.SLAB_DEPTH),
+    Format('MRC', mrc.SUFFIXES, mrc.open_mrc, mrc.create_mrc, mrc.DTYPES, mrc.SLAB_DEPTH),
+    Format('HDF5', hdf5.SUFFIXES, hdf5.open_hdf5, hdf5.create_hdf5, hdf5.DTYPES, hdf5.SLAB_DEPTH),
+    Format('OME-Zarr', zarr.SUFFIXES, zarr.open_zarr, zarr.create_zarr,
+           zarr.DTYPES, zarr.SLAB_DEPTH),
+    Format('NumPy', npy.SUFFIXES, npy.open_npy, npy.create_npy, npy.DTYPES, npy.SLAB_DEPTH),
+    Format('NRRD', nrrd.SUFFIXES, nrrd.open_nrrd, nrrd.create_nrrd, nrrd.DTYPES, nrrd.SLAB_DEPTH),
+    Format('AmiraMesh', amira.SUFFIXES, amira.open_amira),
+)  # fmt: skip
+SUFFIXES = tuple(s for f in FORMATS for s in f.suffixes)
+WRITABLE_SUFFIXES = tuple(s for f in FORMATS if f.create for s in f.suffixes)
+
+
+def split_dataset(path: str | Path) -> tuple[Path, str | None]:
+    """`file.h5::raw` names a data set within a file: its two parts."""
+    name, mark, dataset = str(path).partition(DATASET_MARK)
+    return Path(name), dataset if mark else None
+
+
+def find_format(path: str | Path) -> Format | None:
+    """The format of a path by its suffix; None of unknown ones."""
+    suffix = Path(path).suffix.lower()
+    return next((f for f in FORMATS if suffix in f.suffixes), None)
+
+
+def is_volume(path: str | Path) -> bool:
+    """Whether a path looks like a volume: a known suffix, or a folder of TIFF slices."""
+    path, _ = split_dataset(path)
+    if path.name.startswith('.') or TEMPORARY_MARK in path.name:
+        return False
+    if path.suffix.lower() in zarr.SUFFIXES:
+        return path.is_dir()
+    if path.is_dir():
+        return tiff.is_slice_folder(path)
+    return path.is_file() and find_format(path) is not None
+
+
+def list_volumes(directory: str | Path) -> list[Path]:
+    """The volumes at a path, in natural order.
+
+    A file, a `.zarr` folder and a folder of 2-D TIFF slices are one volume; in any other folder
+    every file of a known format, `.zarr` folder and folder of slices is one. Hidden and unfinished
+    files are left out.
+
+    Raises:
+      InputError: there is no volume.
+    """
+    directory = Path(directory)
+    real, _ = split_dataset(directory)
+    if not real.exists():
+        raise InputError(real, 'does not exist', 'a volume or a folder of volumes')
+    if is_volume(directory):
+        return [directory]
+    entries = list(real.iterdir()) if real.is_dir() else []
+    found = sorted((p for p in entries if is_volume(p)), key=tiff.natural_order)
+    if not found:
+        raise InputError(real, 'no volume here', f'files ending in {", ".join(SUFFIXES)}')
+    return found
+
+
+def open_volume(path: str | Path, *, dataset: str | None = None, level: int = 0) -> Volume:
+    """Open a volume; `data` stays in the file where the format allows and reads windows of it.
+
+    2-D images become one slice, bool becomes uint8, all is in native byte order. What the header
+    promises is checked against the file.
+
+    Args:
+      path: file, `.zarr` folder or folder of TIFF slices; `file::name` picks a data set.
+      dataset: data set within HDF5, Zarr, `.npz` or Amira, number of the series within TIFF.
+      level: resolution level within OME-Zarr and pyramidal TIFF; 0 is full resolution.
+
+    Raises:
+      InputError: no such file, no volume, or a file that is not whole.
+    """
+    path, named = split_dataset(path)
+    dataset = dataset or named
+    if not path.exists():
+        raise InputError(path, 'does not exist', 'a volume')
+    if path.is_dir() and path.suffix.lower() not in zarr.SUFFIXES:
+        return tiff.open_tiff(path)
+    found = find_format(path)
+    if found is None or not (path.is_file() or path.suffix.lower() in zarr.SUFFIXES):
+        raise InputError(path, 'is no volume', f'a file ending in {", ".join(SUFFIXES)}')
+    try:
+        volume = found.open(path, dataset=dataset, level=level)
+    except OSError as error:
+        raise InputError(path, f'cannot be read ({error.strerror})', f'a {found.name}') from error
+    except ValueError as error:  # a voxel size or axes that make no volume
+        raise error if isinstance(error, InputError) else InputError(path, str(error)) from error
+    if min(volume.data.shape) == 0:
+        raise InputError(path, f'is empty: shape {volume.data.shape}', 'at least one voxel')
+    return volume
+
+
+def read_volume(
+    path: str | Path, *, dataset: str | None = None, region: Box | None = None, level: int = 0
+) -> Volume:
+    """Read a volume, or a region of it, into memory (see `open_volume`).
+
+    Args:
+      region: box in z, y, x, within the volume.
+
+    Raises:
+      InputError: no whole volume there, or the region reaches out of it.
+    """
+    volume = open_volume(path, dataset=dataset, level=level)
+    if region is None:
+        return volume.load()
+    whole = Box.of_shape(volume.shape)
+    if len(region.start) != 3 or region.intersect(whole) != region or not region.size:
+        raise InputError(path, f'region {region}', f'a box within {whole}')
+    return volume.with_data(volume.data[region.slices])
+
+
+def write_volume(
+    path: str | Path,
+    volume: Volume,
+    *,
+    dataset: str | None = None,
+    compression: bool = True,
+    version: Literal['0.4', '0.5'] = '0.5',
+) -> None:
+    """Write a volume in the format of the suffix, atomically and slab by slab.
+
+    Values are kept exactly or refused. Integers of a dtype that the format does not know take the
+    narrowest that holds them all.
+
+    Args:
+      dataset: name of the data set in HDF5 (default `data`), `labels/<name>` in OME-Zarr.
+      compression: whether to compress where the format can.
+      version: OME-Zarr version.
+
+    Raises:
+      InputError: unknown suffix, values the format cannot hold, no space, or no writable folder.
+    """
+    path = Path(path)
+    found = _writable(path)
+    dtype = volume.dtype
+    if dtype.kind in 'iu' and dtype not in found.dtypes:
+        dtype = storable_dtype(dtype, found.dtypes, path, extent=_extent(volume))
+    with open_writer(
+        path, shape=volume.data.shape, dtype=dtype, voxel_size_nm=volume.voxel_size_nm,
+        axes=volume.axes, class_names=volume.class_names, dataset=dataset,
+        compression=compression, version=version,
+    ) as writer:  # fmt: skip
+        for start, stop in _slabs(volume):
+            writer.write(start, volume.data[start:stop])
+
+
+def _slabs(volume: Volume) -> Iterator[tuple[int, int]]:
+    slice_bytes = max(1, int(np.prod(volume.data.shape[1:])) * volume.dtype.itemsize)
+    step = max(1, _SLAB_BYTES // slice_bytes)
+    n = volume.shape[0]
+    return ((z, min(z + step, n)) for z in range(0, n, step))
+
+
+def _extent(volume: Volume) -> tuple[int, int]:
+    pairs = []
+    for start, stop in _slabs(volume):
+        slab = volume.data[start:stop]
+        pairs.append((int(slab.min()), int(slab.max())))
+    return min(low for low, _ in pairs), max(high for _, high in pairs)
+
+
+def _writable(path: Path) -> Format:
+    found = find_format(path)
+    if found is None or found.create is None:
+        raise InputError(
+            path, f'{path.suffix or "no suffix"}: not a format that is written',
+            f'one of {", ".join(WRITABLE_SUFFIXES)}',
+        )  # fmt: skip
+    return found
+
+
+@contextlib.contextmanager
+def open_writer(
+    path: str | Path,
+    *,
+    shape: Sequence[int],
+    dtype: Any,
+    voxel_size_nm: VoxelSize | None = None,
+    axes: str = 'zyx',
+    class_names: Mapping[int, str] | None = None,
+    dataset: str | None = None,
+    compression: bool = True,
+    version: Literal['0.4', '0.5'] = '0.5',
+) -> Iterator[VolumeWriter]:
+    """Write a volume slab by slab; it appears at `path` once all slices are written.
+
+    Args:
+      shape: [z, y, x] or [z, y, x, c], as `axes` says.
+      dtype: dtype of the voxels; the file's may be wider (see `write_volume`).
+
+    Yields:
+      An object whose `write(z_start, slab)` takes consecutive slabs.
+
+    Raises:
+      InputError: as `write_volume`. Nothing is left behind then, nor on any other exception.
+    """
+    path = Path(path)
+    found = _writable(path)
+    assert found.create is not None
+    if axes not in ('zyx', 'zyxc') or len(axes) != len(shape) or min(shape) < 1:
+        raise InputError(path, f'axes {axes!r} of shape {tuple(shape)}', 'a filled zyx or zyxc')
+    if path.is_dir() and path.suffix.lower() not in zarr.SUFFIXES:
+        raise InputError(path, 'is a folder', 'the name of a file')
+    layout = Layout(
+        path, tuple(int(n) for n in shape), storable_dtype(np.dtype(dtype), found.dtypes, path),
+        axes, voxel_size_nm, class_names, dataset, compression, version,
+    )  # fmt: skip
+    with _disk_errors(path), atomic_path(path) as temporary, found.create(temporary, layout) as to:
+        writer = VolumeWriter(layout, to, slab_depth=found.slab_depth)
+        yield writer
+        writer.finish()
+
+
+@contextlib.contextmanager
+def _disk_errors(path: Path) -> Iterator[None]:
+    """HDF5 and tensorstore tell a full disk in their own words only."""
+    try:
+        yield
+    except (OSError, ValueError, RuntimeError) as error:
+        if isinstance(error, InputError):
+            raise
+        codes = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+        told = r'No space left|File too large|quota exceeded|ENOSPC|EFBIG|EDQUOT'
+        if getattr(error, 'errno', None) in codes or re.search(told, str(error), re.I):
+            raise InputError(path, 'the disk is full', 'free space for the result') from error
+        raise

@@ -1,0 +1,173 @@
+"""Which label file belongs to which image."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+from sxt_jax.core.errors import InputError
+from sxt_jax.core.volume import Volume, VoxelSize
+from sxt_jax.io import hdf5, zarr
+from sxt_jax.io.files import DATASET_MARK, is_volume, split_dataset
+from sxt_jax.io.tiff import natural_order
+
+LABEL_MARKS = ('.labels', '_labels', '-labels', '.label', '_label', '-label', '.mask', '_mask')
+_FOLDERS = (('images', 'labels'), ('imagesTr', 'labelsTr'), ('image', 'label'), ('raw', 'labels'))
+_CHANNEL = re.compile(r'_0000$')
+
+
+@dataclasses.dataclass(frozen=True)
+class Pair:
+    """An image with its labels; `name` is the stem they share."""
+
+    image: Path
+    labels: Path
+    name: str
+
+
+@dataclasses.dataclass(frozen=True)
+class Unpaired:
+    """A file whose partner is missing, and what was looked for."""
+
+    file: Path
+    looked_for: str
+
+
+def pair(images: str | Path, labels: str | Path | None = None) -> list[Pair]:
+    """Pair images with labels; formats may differ.
+
+    Understood are: two folders with the same stems (`_0000` of nnU-Net and label marks such as
+    `.labels` are ignored); one folder that holds `images` and `labels` or `imagesTr` and
+    `labelsTr`; one folder with `X.tif` and `X.labels.tif` (also `_labels`, `_label`, `_mask`, …);
+    HDF5 files with data sets `raw` and `label`; OME-Zarr images with one label image; two files.
+
+    Raises:
+      InputError: nothing to pair, or a file without partner.
+    """
+    pairs, unpaired = find_pairs(images, labels)
+    if unpaired:
+        more = f' ({len(unpaired) - 1} more files have none)' if len(unpaired) > 1 else ''
+        raise InputError(unpaired[0].file, f'has no partner{more}', unpaired[0].looked_for)
+    return pairs
+
+
+def find_pairs(
+    images: str | Path, labels: str | Path | None = None
+) -> tuple[list[Pair], list[Unpaired]]:
+    """As `pair`, with the files that have no partner beside the pairs that were found.
+
+    Raises:
+      InputError: a folder is missing, or there is nothing to pair.
+    """
+    image_path = Path(images)
+    for path in (image_path, *([Path(labels)] if labels else [])):
+        if not split_dataset(path)[0].exists():
+            raise InputError(path, 'does not exist', 'a folder of volumes, or a volume')
+    if labels is not None:
+        if is_volume(image_path) and not _holds_volumes(image_path):
+            return [Pair(image_path, Path(labels), _stem(image_path))], []
+        return _pair_folders(image_path, Path(labels))
+    for image_name, label_name in _FOLDERS:
+        if (image_path / image_name).is_dir() and (image_path / label_name).is_dir():
+            return _pair_folders(image_path / image_name, image_path / label_name)
+    return _pair_within(image_path)
+
+
+def _holds_volumes(path: Path) -> bool:
+    """Whether a path is a folder whose files are taken one by one."""
+    return path.is_dir() and path.suffix.lower() not in zarr.SUFFIXES
+
+
+def _volumes(folder: Path) -> list[Path]:
+    """Every volume of a folder by itself, single slices too."""
+    if not _holds_volumes(folder):
+        return [folder]
+    return sorted((p for p in folder.iterdir() if is_volume(p)), key=natural_order)
+
+
+def _stem(path: Path) -> str:
+    """Name without its suffix."""
+    name = split_dataset(path)[0].name
+    return Path(name).stem if '.' in name else name
+
+
+def _label_stem(path: Path) -> str | None:
+    """Stem of the image that a file with a label mark belongs to; None without mark."""
+    stem = _stem(path)
+    if path.suffix.lower() == '.labels':  # the mark is Amira's suffix itself
+        return stem
+    for mark in LABEL_MARKS:
+        if stem.lower().endswith(mark) and len(stem) > len(mark):
+            return stem[: -len(mark)]
+    return None
+
+
+def _by_stem(files: Iterable[tuple[str, Path]]) -> dict[str, Path]:
+    result: dict[str, Path] = {}
+    for stem, path in files:
+        if stem in result:
+            raise InputError(path, f'has the same stem as {result[stem].name}', 'one file a stem')
+        result[stem] = path
+    return result
+
+
+def _match(
+    images: Mapping[str, Path], labels: Mapping[str, Path], *, hint: tuple[str, str]
+) -> tuple[list[Pair], list[Unpaired]]:
+    pairs = [Pair(images[k], labels[k], k) for k in images if k in labels]
+    missing = [Unpaired(p, hint[0].format(k)) for k, p in images.items() if k not in labels]
+    missing += [Unpaired(p, hint[1].format(k)) for k, p in labels.items() if k not in images]
+    return pairs, missing
+
+
+def _pair_folders(image_folder: Path, label_folder: Path) -> tuple[list[Pair], list[Unpaired]]:
+    images = _by_stem((_CHANNEL.sub('', _stem(p)), p) for p in _volumes(image_folder))
+    files = [(_stem(p), p) for p in _volumes(label_folder)]
+    labels = _by_stem((k if k in images else _label_stem(p) or k, p) for k, p in files)
+    if not images and not labels:
+        raise InputError(image_folder, 'no volumes here', f'images with labels in {label_folder}')
+    hint = (f'labels named {{}}.* in {label_folder}', f'an image named {{}}.* in {image_folder}')
+    return _match(images, labels, hint=hint)
+
+
+def _pair_within(path: Path) -> tuple[list[Pair], list[Unpaired]]:
+    files = _volumes(path)
+    own = {p: datasets for p in files if (datasets := _own_labels(p))}
+    pairs = [Pair(*datasets, _stem(p)) for p, datasets in own.items()]
+    rest = [p for p in files if p not in own]
+    labels = _by_stem((stem, p) for p in rest if (stem := _label_stem(p)) is not None)
+    images = _by_stem((_stem(p), p) for p in rest if p not in labels.values())
+    if not files:
+        names = ' or '.join('+'.join(f) for f in _FOLDERS[:2])
+        raise InputError(path, 'no volumes here', f'pairs X.tif, X.labels.tif, or folders {names}')
+    hint = ('labels named {0}.labels.* or {0}_labels.* beside it', 'an image named {}.* beside it')
+    matched, missing = _match(images, labels, hint=hint)
+    return [*pairs, *matched], missing
+
+
+def _own_labels(path: Path) -> tuple[Path, Path] | None:
+    """Image and labels that one file holds both."""
+    suffix = path.suffix.lower()
+    if suffix in hdf5.SUFFIXES:
+        try:
+            names = hdf5.list_datasets(path)
+        except InputError:
+            return None  # told when it is opened
+        label = next((n for n in ('label', 'labels') if n in names), None)
+        if 'raw' in names and label:
+            return Path(f'{path}{DATASET_MARK}raw'), Path(f'{path}{DATASET_MARK}{label}')
+    if suffix in zarr.SUFFIXES:
+        try:
+            names = zarr.list_labels(path)
+        except InputError:
+            return None
+        if len(names) == 1:
+            return path, Path(f'{path}{DATASET_MARK}{names[0]}')
+    return None
+
+
+def shared_voxel_size(image: Volume, labels: Volume) -> VoxelSize | None:
+    """The voxel size of a pair: the image's, or the labels' where only they tell one."""
+    return image.voxel_size_nm or labels.voxel_size_nm

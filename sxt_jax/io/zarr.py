@@ -1,0 +1,320 @@
+"""OME-Zarr 0.4 (Zarr 2) and 0.5 (Zarr 3), and plain Zarr arrays, through tensorstore.
+
+The specification (ngff.openmicroscopy.org) reads a missing chunk as fill value. So that a lost
+chunk is noticed all the same, every chunk is written and their number kept in the attributes of
+the array (`sxt_jax.n_chunks`); chunks end in a checksum.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tensorstore as ts
+
+from sxt_jax.core.errors import InputError
+from sxt_jax.core.volume import Volume, VoxelSize
+from sxt_jax.io.layout import FLOATS, INTEGERS, Layout
+from sxt_jax.io.lazy import LazyArray, lazy_view, reading
+from sxt_jax.io.units import to_voxel_size
+
+SUFFIXES = ('.zarr',)
+DTYPES = (*INTEGERS, np.dtype('f2'), *FLOATS)
+SLAB_DEPTH = 16
+_CHUNK = {'z': SLAB_DEPTH, 'y': 256, 'x': 256, 'c': 1}
+_KIND = 'Zarr folder'
+_AXIS_TYPES = {'z': 'space', 'y': 'space', 'x': 'space', 'c': 'channel'}
+
+
+def open_zarr(path: Path, *, dataset: str | None = None, level: int = 0) -> Volume:
+    """Open one level of an OME-Zarr image, or a plain Zarr array.
+
+    Args:
+      dataset: group or array within, e.g. 'labels/cells'.
+      level: 0 is full resolution.
+
+    Raises:
+      InputError: broken or incomplete folder, several images, axes that make no volume.
+    """
+    with reading(path, _KIND):
+        group = _inside(path, path / dataset) if dataset else path
+        attributes = _attributes(path, group)
+        multiscales = attributes.get('multiscales')
+        if multiscales:
+            return _open_level(path, group, attributes, multiscales[0], level)
+        if _is_array(group):
+            return _open_plain(path, group, attributes)
+        found = _children(group)
+        if len(found) == 1 and not dataset:
+            return open_zarr(path, dataset=found[0], level=level)
+        raise InputError(path, f'no image in group {dataset or "/"!r}', f'dataset= one of {found}')
+
+
+def list_labels(path: Path) -> list[str]:
+    """Names of the label images of an OME-Zarr, as `labels/<name>`."""
+    with reading(path, _KIND):
+        group = path / 'labels'
+        names = _attributes(path, group).get('labels', []) if group.is_dir() else []
+        return [f'labels/{name}' for name in names]
+
+
+def _inside(path: Path, group: Path) -> Path:
+    if path.resolve() not in group.resolve().parents or not group.is_dir():
+        raise InputError(path, f'no group {group.name!r}', f'one of {_children(path)}')
+    return group
+
+
+def _children(group: Path) -> list[str]:
+    marks = ('zarr.json', '.zarray', '.zgroup')
+    folders = sorted(p for p in group.iterdir() if p.is_dir())
+    return [p.name for p in folders if any((p / m).exists() for m in marks)]
+
+
+def _read_json(path: Path, file: Path) -> dict[str, Any]:
+    try:
+        return dict(json.loads(file.read_text(encoding='utf-8')))
+    except ValueError as error:
+        raise InputError(path, f'{file.name} is broken ({error})', 'intact metadata') from error
+
+
+def _is_array(group: Path) -> bool:
+    if (group / 'zarr.json').exists():
+        return _read_json(group, group / 'zarr.json').get('node_type') == 'array'
+    return (group / '.zarray').exists()
+
+
+def _attributes(path: Path, group: Path) -> dict[str, Any]:
+    """Attributes of a group or array of either Zarr version; those of `ome` lifted up."""
+    if (group / 'zarr.json').exists():
+        attributes = dict(_read_json(path, group / 'zarr.json').get('attributes', {}))
+        return {**attributes, **attributes.get('ome', {})}
+    if not (group / '.zgroup').exists() and not (group / '.zarray').exists():
+        raise InputError(path, 'no Zarr metadata', 'a file zarr.json, .zgroup or .zarray')
+    if (group / '.zattrs').exists():
+        return _read_json(path, group / '.zattrs')
+    return {}
+
+
+def _open_level(
+    path: Path, group: Path, attributes: Mapping[str, Any], image: Mapping[str, Any], level: int
+) -> Volume:
+    datasets = image['datasets']
+    if not 0 <= level < len(datasets):
+        raise InputError(path, f'no level {level}', f'0 to {len(datasets) - 1}')
+    array_path = _inside(path, group / datasets[level]['path'])
+    axes = [a if isinstance(a, str) else a['name'] for a in image.get('axes', 'tczyx')]
+    units = [None if isinstance(a, str) else a.get('unit') for a in image.get('axes', 'tczyx')]
+    scale = np.ones(len(axes))
+    steps = [*datasets[level].get('coordinateTransformations', [])]
+    for step in [*steps, *image.get('coordinateTransformations', [])]:
+        if step.get('type') == 'scale':
+            scale = scale * np.asarray(step['scale'], float)
+    names, data = _open_array(path, array_path, axes)
+    size = _voxel_size(axes, scale, units)
+    metadata = {'format': 'OME-Zarr', 'level': level, 'n_levels': len(datasets)}
+    return Volume(data, size, names, _class_names(attributes), metadata)
+
+
+def _voxel_size(
+    axes: Sequence[str], scale: np.ndarray, units: Sequence[str | None]
+) -> VoxelSize | None:
+    """Size of a voxel; unknown without units. A missing z axis counts as thick as y."""
+    order = [axes.index(a if a in axes else 'y') for a in 'zyx']
+    return to_voxel_size([scale[i] for i in order], [units[i] for i in order])
+
+
+def _open_plain(path: Path, group: Path, attributes: Mapping[str, Any]) -> Volume:
+    names = []
+    if (group / 'zarr.json').exists():
+        names = _read_json(path, group / 'zarr.json').get('dimension_names') or []
+    n = len(_open_tensorstore(group).shape)
+    axes = list(names or attributes.get('axes') or {2: 'yx', 3: 'zyx'}.get(n, ''))
+    if len(axes) != n or None in axes:
+        raise InputError(path, f'a Zarr array with {n} axes that are not told', 'OME-Zarr metadata')
+    axes_found, data = _open_array(path, group, axes)
+    size = attributes.get('voxel_size_nm')
+    return Volume(data, size, axes_found, metadata={'format': 'Zarr'})
+
+
+def _open_tensorstore(array_path: Path) -> Any:
+    driver = 'zarr3' if (array_path / 'zarr.json').exists() else 'zarr'
+    store = {'driver': 'file', 'path': f'{array_path.resolve()}/'}
+    return ts.open({'driver': driver, 'kvstore': store}, read=True, open=True).result()
+
+
+def _open_array(path: Path, array_path: Path, axes: Sequence[str]) -> tuple[str, LazyArray]:
+    """The array as [z, y, x] or [z, y, x, c]."""
+    array = _open_tensorstore(array_path)
+    _check_chunks(path, array_path)
+    shape = tuple(array.shape)
+    if array.dtype.numpy_dtype.kind not in 'biuf':
+        raise InputError(path, f'dtype {array.dtype}', 'real numbers')
+    spare = [n for a, n in zip(axes, shape, strict=True) if a not in 'zyxc']
+    if max(spare, default=1) > 1 or not {'y', 'x'} <= set(axes):
+        raise InputError(
+            path, f'axes {"".join(axes)} of shape {shape}',
+            'a volume: z, y, x and at most a channel axis',
+        )  # fmt: skip
+    wrapped = _Array(array, with_slice='z' not in axes)
+    axes = ['z', *axes] if 'z' not in axes else list(axes)
+    channels = 'c' in axes and wrapped.shape[axes.index('c')] > 1
+    names = 'zyxc' if channels else 'zyx'
+    order = tuple(axes.index(a) for a in names)
+    return names, lazy_view(wrapped, order=order, where=path, kind=_KIND)
+
+
+class _Array:
+    """A tensorstore array that reads when indexed, perhaps with a z axis of 1 put first."""
+
+    def __init__(self, array: Any, *, with_slice: bool) -> None:
+        self._array, self._with_slice = array, with_slice
+        self.shape = (1, *array.shape) if with_slice else tuple(array.shape)
+        self.dtype = np.dtype(array.dtype.numpy_dtype)
+
+    def __getitem__(self, index: tuple[slice, ...]) -> np.ndarray:
+        if self._with_slice:
+            return self._array[index[1:]].read().result()[None]
+        return self._array[index].read().result()
+
+
+def _class_names(attributes: Mapping[str, Any]) -> dict[int, str] | None:
+    properties = attributes.get('image-label', {}).get('properties', [])
+    named = {int(p['label-value']): str(p['name']) for p in properties if 'name' in p}
+    return named or None
+
+
+def _count_chunks(array_path: Path) -> int:
+    marks = ('zarr.json', '.zarray', '.zattrs')
+    return sum(
+        sum(f not in marks and '__lock' not in f for f in files)
+        for _, _, files in os.walk(array_path)
+    )
+
+
+def _check_chunks(path: Path, array_path: Path) -> None:
+    """Raise if chunks are missing of an array that says how many it has."""
+    promised = _attributes(path, array_path).get('sxt_jax', {}).get('n_chunks')
+    if promised is not None and (found := _count_chunks(array_path)) < promised:
+        raise InputError(path, f'is incomplete: {found} chunks', f'{promised} chunks')
+
+
+@contextlib.contextmanager
+def create_zarr(path: Path, layout: Layout) -> Iterator[Callable[[np.ndarray], None]]:
+    """Write an OME-Zarr image of one level slab by slab.
+
+    With `dataset` 'labels/<name>' it becomes a label image within a group that has no image.
+
+    Raises:
+      InputError: the data set is another path.
+    """
+    axes = 'czyx' if 'c' in layout.axes else 'zyx'
+    group = path
+    if layout.dataset:
+        parts = layout.dataset.strip('/').split('/')
+        if len(parts) != 2 or parts[0] != 'labels':
+            raise InputError(layout.path, f'data set {layout.dataset!r}', "'labels/<name>'")
+        group = path / 'labels' / parts[1]
+        _write_group(path, {}, layout)
+        _write_group(path / 'labels', {'labels': [parts[1]]}, layout)
+    _write_group(group, _image_attributes(layout, axes), layout)
+    shape = tuple(layout.shape['zyxc'.index(a)] for a in axes)
+    chunk = tuple(min(_CHUNK[a], n) for a, n in zip(axes, shape, strict=True))
+    array = _create_array(group / '0', layout, axes, shape, chunk)
+    start = 0
+
+    def append(slab: np.ndarray) -> None:
+        nonlocal start
+        window = slice(start, start + len(slab))
+        if axes == 'czyx':
+            array[:, window].write(np.moveaxis(slab, 3, 0)).result()
+        else:
+            array[window].write(slab).result()
+        start += len(slab)
+
+    yield append
+    _write_chunk_number(group / '0', layout)
+
+
+def _write_group(group: Path, attributes: dict[str, Any], layout: Layout) -> None:
+    group.mkdir(parents=True, exist_ok=True)
+    if layout.version == '0.5':
+        ome = {'ome': {'version': '0.5', **attributes}} if attributes else {}
+        document = {'zarr_format': 3, 'node_type': 'group', 'attributes': ome}
+        (group / 'zarr.json').write_text(json.dumps(document, indent=1))
+    else:
+        (group / '.zgroup').write_text(json.dumps({'zarr_format': 2}))
+        (group / '.zattrs').write_text(json.dumps(attributes, indent=1))
+
+
+def _image_attributes(layout: Layout, axes: str) -> dict[str, Any]:
+    named = [{'name': a, 'type': _AXIS_TYPES[a]} for a in axes]
+    scale = dict.fromkeys(axes, 1.0)
+    if layout.voxel_size_nm is not None:
+        scale |= dict(zip('zyx', layout.voxel_size_nm, strict=True))
+        named = [{**a, 'unit': 'nanometer'} if a['type'] == 'space' else a for a in named]
+    step = {'type': 'scale', 'scale': [scale[a] for a in axes]}
+    image: dict[str, Any] = {
+        'name': layout.path.stem,
+        'axes': named,
+        'datasets': [{'path': '0', 'coordinateTransformations': [step]}],
+    }
+    if layout.version != '0.5':
+        image['version'] = layout.version
+    attributes: dict[str, Any] = {'multiscales': [image]}
+    if layout.class_names or (layout.dataset or '').startswith('labels/'):
+        names = (layout.class_names or {}).items()
+        properties = [{'label-value': int(k), 'name': v} for k, v in names]
+        attributes['image-label'] = {'properties': properties} if properties else {}
+    return attributes
+
+
+def _create_array(
+    path: Path, layout: Layout, axes: str, shape: tuple[int, ...], chunk: tuple[int, ...]
+) -> Any:
+    spec: dict[str, Any] = {
+        'kvstore': {'driver': 'file', 'path': f'{path.resolve()}/'},
+        'store_data_equal_to_fill_value': True,
+        'context': {'file_io_sync': False},  # the finished folder is flushed as a whole
+    }
+    if layout.version == '0.5':
+        codecs: list[Any] = [{'name': 'bytes', 'configuration': {'endian': 'little'}}]
+        if layout.compression:
+            codecs += [{'name': 'zstd', 'configuration': {'level': 3}}]
+        spec |= {
+            'driver': 'zarr3',
+            'metadata': {
+                'shape': shape,
+                'data_type': layout.dtype.name,
+                'dimension_names': list(axes),
+                'chunk_grid': {'name': 'regular', 'configuration': {'chunk_shape': chunk}},
+                'codecs': [*codecs, {'name': 'crc32c'}],
+            },
+        }
+    else:
+        spec |= {
+            'driver': 'zarr',
+            'metadata': {
+                'shape': shape,
+                'chunks': chunk,
+                'dtype': layout.dtype.newbyteorder('<').str,
+                # zlib, unlike blosc and zstd there, ends in a checksum
+                'compressor': {'id': 'zlib', 'level': 5} if layout.compression else None,
+                'dimension_separator': '/',
+            },
+        }
+    return ts.open(spec, create=True, open=False).result()
+
+
+def _write_chunk_number(array_path: Path, layout: Layout) -> None:
+    attributes = {'sxt_jax': {'n_chunks': _count_chunks(array_path)}}
+    if layout.version == '0.5':
+        document = json.loads((array_path / 'zarr.json').read_text())
+        document['attributes'] = {**document.get('attributes', {}), **attributes}
+        (array_path / 'zarr.json').write_text(json.dumps(document))
+    else:
+        (array_path / '.zattrs').write_text(json.dumps(attributes))
