@@ -92,7 +92,7 @@ def _symmetry(
     if augmentation.rotate_90 and shape[1] != shape[2]:
         raise InputError('augmentation.rotate_90', f'patches {shape}', 'equally long y and x')
     flips = jax.random.bernoulli(key, 0.5, (3,))
-    swaps = jax.random.bernoulli(jax.random.fold_in(key, 1), (1 / 2, 2 / 3, 1 / 2), (3,))
+    swaps = jax.random.bernoulli(jax.random.fold_in(key, 1), jnp.array([1 / 2, 2 / 3, 1 / 2]))
     flip_axes = set(augmentation.flip_axes)
     if augmentation.rotate_90:
         # A quarter turn is a transposition and one mirror image; with both mirror images free,
