@@ -1,0 +1,156 @@
+"""Convolution in 2-D and 3-D, channels last, fast forwards and backwards on every platform.
+
+Arrays are [b, (z,) y, x, c], kernels [(kz,) ky, kx, c_in, c_out] (Keras and Flax order). XLA's own
+operations are used wherever they are fast; where they are not, the same map is written in terms of
+those that are.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Sequence
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from sxt_jax.ops import conv_cpu
+from sxt_jax.ops.conv_cpu import lax_conv
+
+Padding = str | Sequence[tuple[int, int]]
+
+
+def conv(
+    x: jax.Array, kernel: jax.Array, *, stride: int | Sequence[int] = 1, padding: Padding = 'SAME'
+) -> jax.Array:
+    """Convolution (cross-correlation, as in all networks) in 2-D or 3-D.
+
+    On the CPU a 3-D convolution is computed as 2-D ones, with its own gradient (see `conv_cpu`);
+    the choice is made where the computation is lowered, so exported and sharded programs get the
+    path of their platform. Forward-mode differentiation is not offered for 3-D.
+
+    Args:
+      x: [b, (z,) y, x, c_in] floating point.
+      kernel: [(kz,) ky, kx, c_in, c_out] of the same dtype; sums are kept in float32.
+      stride: steps per axis, or one for all.
+      padding: 'SAME', 'VALID', or (before, after) voxels of zeros per axis.
+
+    Returns:
+      [b, (z',) y', x', c_out] in the dtype of `x`.
+
+    Raises:
+      ValueError: ranks, channels or dtypes do not fit.
+    """
+    n_dims = _check(x, kernel)
+    strides = (stride,) * n_dims if isinstance(stride, int) else tuple(stride)
+    pads = _explicit_padding(x.shape[1:-1], kernel.shape[:-2], strides, padding)
+    if set(kernel.shape[:-2]) == set(strides) == {1} and not any(map(any, pads)):
+        return _matmul(x, kernel.reshape(kernel.shape[-2:]))
+    if n_dims == 2:
+        return lax_conv(x, kernel, strides, pads)
+    return _conv3d(x, kernel, strides, pads)
+
+
+def conv_transpose2(x: jax.Array, kernel: jax.Array) -> jax.Array:
+    """Transposed convolution of kernel 2 and stride 2: every voxel becomes 2ⁿ.
+
+    A matrix product and an interleaving: outputs do not overlap. On 2 CPU cores this is 100 times
+    faster than `lax.conv_transpose` (3128 → 12 ms for 24³×64 → 48³×32), with the same result.
+
+    Args:
+      x: [b, (z,) y, x, c_in].
+      kernel: [(2,) 2, 2, c_in, c_out]; tap (i, j, k) makes output voxel 2·(z, y, x) + (i, j, k).
+        (`lax.conv_transpose` without `transpose_kernel`, and PyTorch after moving axes.)
+
+    Returns:
+      [b, (2z,) 2y, 2x, c_out].
+    """
+    n_dims = _check(x, kernel)
+    if set(kernel.shape[:-2]) != {2}:
+        raise ValueError(f'kernel of shape {kernel.shape} is not 2 wide along every axis')
+    c_in, c_out = kernel.shape[-2:]
+    taps = jnp.moveaxis(kernel, -2, 0).reshape(c_in, -1)
+    y = _matmul(x, taps).reshape(*x.shape[:-1], *(2,) * n_dims, c_out)
+    order = [0, *(a for i in range(n_dims) for a in (1 + i, 1 + n_dims + i)), 2 * n_dims + 1]
+    return y.transpose(order).reshape(x.shape[0], *(2 * n for n in x.shape[1:-1]), c_out)
+
+
+def _check(x: jax.Array, kernel: jax.Array) -> int:
+    """The number of spatial axes."""
+    if x.ndim not in (4, 5) or kernel.ndim != x.ndim:
+        raise ValueError(
+            f'x of shape {x.shape} and kernel of shape {kernel.shape}: expected [b, (z,) y, x, c] '
+            'and [(kz,) ky, kx, c_in, c_out]'
+        )
+    if x.shape[-1] != kernel.shape[-2]:
+        raise ValueError(f'x has {x.shape[-1]} channels, the kernel takes {kernel.shape[-2]}')
+    if x.dtype != kernel.dtype or not jnp.issubdtype(x.dtype, jnp.floating):
+        raise ValueError(f'x is {x.dtype}, the kernel {kernel.dtype}: expected one float dtype')
+    return x.ndim - 2
+
+
+def _explicit_padding(
+    sides: Sequence[int], kernel: Sequence[int], strides: Sequence[int], padding: Padding
+) -> tuple[tuple[int, int], ...]:
+    if isinstance(padding, str):
+        padding = lax.padtype_to_pads(sides, kernel, strides, padding)
+    if len(padding) != len(sides) or len(strides) != len(sides):
+        raise ValueError(f'padding {padding} and stride {strides} for {len(sides)} axes')
+    return tuple((int(a), int(b)) for a, b in padding)
+
+
+def _matmul(x: jax.Array, matrix: jax.Array) -> jax.Array:
+    return jnp.matmul(x, matrix, preferred_element_type=jnp.float32).astype(x.dtype)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3))
+def _conv3d(
+    x: jax.Array, kernel: jax.Array, strides: tuple[int, ...], pads: tuple[tuple[int, int], ...]
+) -> jax.Array:
+    return lax.platform_dependent(
+        x,
+        kernel,
+        cpu=functools.partial(conv_cpu.conv, strides=strides, pads=pads),
+        default=functools.partial(lax_conv, strides=strides, pads=pads),
+    )
+
+
+def _conv3d_forward(
+    x: jax.Array, kernel: jax.Array, strides: tuple[int, ...], pads: tuple[tuple[int, int], ...]
+) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
+    return _conv3d(x, kernel, strides, pads), (x, kernel)
+
+
+def _conv3d_backward(
+    strides: tuple[int, ...],
+    pads: tuple[tuple[int, int], ...],
+    residuals: tuple[jax.Array, jax.Array],
+    gradient: jax.Array,
+) -> tuple[jax.Array, jax.Array]:
+    # Two calls, so that the gradient nobody asks for (that of the image) is dropped.
+    x, kernel = residuals
+
+    def of_input(conv_fn, x, kernel, gradient):  # type: ignore[no-untyped-def]
+        return jax.linear_transpose(lambda x: conv_fn(x, kernel, strides, pads), x)(gradient)[0]
+
+    def of_kernel(conv_fn, x, kernel, gradient):  # type: ignore[no-untyped-def]
+        return jax.linear_transpose(lambda k: conv_fn(x, k, strides, pads), kernel)(gradient)[0]
+
+    if set(strides) == {1}:
+        cpu_input = functools.partial(conv_cpu.input_gradient, pads=pads)
+        cpu_kernel = functools.partial(conv_cpu.kernel_gradient, pads=pads)
+    else:
+        cpu_input = functools.partial(of_input, conv_cpu.depth_taps)
+        cpu_kernel = functools.partial(of_kernel, conv_cpu.depth_taps)
+    arguments = (x, kernel, gradient)
+    return (
+        lax.platform_dependent(
+            *arguments, cpu=cpu_input, default=functools.partial(of_input, lax_conv)
+        ),
+        lax.platform_dependent(
+            *arguments, cpu=cpu_kernel, default=functools.partial(of_kernel, lax_conv)
+        ),
+    )
+
+
+_conv3d.defvjp(_conv3d_forward, _conv3d_backward)

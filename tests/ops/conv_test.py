@@ -1,0 +1,155 @@
+"""Convolutions against XLA's own, forwards and backwards."""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax import lax
+
+from sxt_jax.core import devices
+from sxt_jax.ops import conv_cpu
+from sxt_jax.ops.conv import conv, conv_transpose2
+
+
+def _normal(seed, shape, dtype=jnp.float32):
+    return jax.random.normal(jax.random.key(seed), shape, dtype)
+
+
+def _oracle(x, kernel, stride, padding):
+    n = x.ndim - 2
+    spec = ('NHWC', 'HWIO', 'NHWC') if n == 2 else ('NDHWC', 'DHWIO', 'NDHWC')
+    strides = (stride,) * n if isinstance(stride, int) else stride
+    return lax.conv_general_dilated(x, kernel, strides, padding, dimension_numbers=spec)
+
+
+CASES = [
+    ((2, 8, 9, 7, 3), (3, 3, 3, 3, 5), 1, 'SAME'),
+    ((1, 7, 6, 5, 1), (3, 3, 3, 1, 4), 1, 'VALID'),
+    ((1, 6, 5, 7, 2), (1, 3, 3, 2, 3), 1, 'SAME'),
+    ((1, 6, 5, 7, 2), (2, 4, 3, 2, 3), 1, 'SAME'),
+    ((1, 5, 6, 7, 2), (3, 1, 2, 2, 3), 1, ((2, 0), (1, 3), (0, 4))),
+    ((2, 8, 6, 10, 2), (4, 4, 4, 2, 3), 2, ((1, 1), (1, 1), (1, 1))),
+    ((1, 7, 9, 5, 2), (3, 3, 3, 2, 3), (1, 2, 2), 'SAME'),
+    ((2, 6, 5, 7, 3), (1, 1, 1, 3, 4), 1, 'SAME'),
+    ((1, 6, 5, 7, 3), (1, 1, 1, 3, 4), 2, 'SAME'),
+    ((2, 9, 7, 3), (3, 3, 3, 5), 1, 'SAME'),
+    ((2, 9, 8, 3), (2, 2, 3, 5), 2, 'SAME'),
+    ((2, 9, 8, 3), (1, 1, 3, 5), 1, 'SAME'),
+]
+
+
+@pytest.mark.parametrize(('shape', 'kernel_shape', 'stride', 'padding'), CASES)
+def test_equals_xla_forwards_and_backwards(shape, kernel_shape, stride, padding):
+    x, kernel = _normal(0, shape), _normal(1, kernel_shape)
+    expected, pull = jax.vjp(lambda x, k: _oracle(x, k, stride, padding), x, kernel)
+    out, pull_own = jax.vjp(
+        jax.jit(lambda x, k: conv(x, k, stride=stride, padding=padding)), x, kernel
+    )
+    assert out.shape == expected.shape
+    np.testing.assert_allclose(out, expected, atol=2e-5)
+    g = _normal(2, expected.shape)
+    for ours, theirs in zip(pull_own(g), pull(g), strict=True):
+        np.testing.assert_allclose(ours, theirs, atol=1e-5 * float(jnp.abs(theirs).max()))
+
+
+@pytest.mark.parametrize('limits', [(1, 1), (100, 60), (10**9, 10**9)])
+def test_slabs_of_any_size_give_the_same(monkeypatch, limits):
+    monkeypatch.setattr(conv_cpu, '_FORWARD_VOXELS', limits[0])
+    monkeypatch.setattr(conv_cpu, '_KERNEL_GRADIENT_VOXELS', limits[1])
+    x, kernel, g = _normal(0, (1, 12, 5, 4, 2)), _normal(1, (3, 3, 3, 2, 3)), 0
+    pads = ((1, 1),) * 3
+    out = conv_cpu.conv(x, kernel, (1, 1, 1), pads)
+    expected, pull = jax.vjp(lambda x, k: _oracle(x, k, 1, 'SAME'), x, kernel)
+    np.testing.assert_allclose(out, expected, atol=2e-5)
+    g = _normal(2, expected.shape)
+    np.testing.assert_allclose(
+        conv_cpu.kernel_gradient(x, kernel, g, pads=pads), pull(g)[1], rtol=1e-4, atol=1e-4
+    )
+
+
+@pytest.mark.parametrize('n_dims', [2, 3])
+def test_bfloat16_sums_in_float32(n_dims):
+    x = _normal(0, (1, *(8,) * n_dims, 64), jnp.bfloat16)
+    kernel = _normal(1, (*(3,) * n_dims, 64, 4), jnp.bfloat16)
+    out, pull = jax.vjp(conv, x, kernel)
+    assert out.dtype == jnp.bfloat16
+    expected = _oracle(x.astype(jnp.float32), kernel.astype(jnp.float32), 1, 'SAME')
+    np.testing.assert_allclose(out.astype(jnp.float32), expected, rtol=2**-7, atol=0.2)
+    assert [d.dtype for d in pull(out)] == [jnp.bfloat16] * 2
+
+
+def test_works_under_vmap_and_remat():
+    x, kernel = _normal(0, (3, 1, 5, 4, 6, 2)), _normal(1, (3, 3, 3, 2, 3))
+    expected = jnp.stack([_oracle(v, kernel, 1, 'SAME') for v in x])
+    np.testing.assert_allclose(jax.vmap(lambda v: conv(v, kernel))(x), expected, atol=2e-5)
+    loss = jax.checkpoint(lambda k: jnp.sum(jnp.square(conv(x[0], k))))
+    oracle = jax.grad(lambda k: jnp.sum(jnp.square(_oracle(x[0], k, 1, 'SAME'))))(kernel)
+    np.testing.assert_allclose(jax.grad(loss)(kernel), oracle, rtol=1e-4, atol=1e-3)
+
+
+def test_split_over_devices_equals_one_device():
+    x, kernel = _normal(0, (8, 6, 5, 4, 2)), _normal(1, (3, 3, 3, 2, 3))
+
+    def loss(k, x):
+        return jnp.mean(jnp.sin(conv(x, k)))
+
+    expected = jax.value_and_grad(loss)(kernel, x)
+    device_mesh = devices.make_device_mesh()
+    assert device_mesh.size == 8
+    split = jax.device_put(x, devices.split_batch(device_mesh))
+    value, gradient = jax.jit(jax.value_and_grad(loss))(kernel, split)
+    np.testing.assert_allclose(value, expected[0], atol=1e-6)
+    np.testing.assert_allclose(gradient, expected[1], atol=1e-6)
+
+
+def test_other_platforms_get_the_plain_convolution():
+    x, kernel = _normal(0, (1, 6, 5, 4, 2)), _normal(1, (3, 3, 3, 2, 3))
+    text = jax.jit(conv).trace(x, kernel).lower(lowering_platforms=('cuda',)).as_text()
+    assert text.count('stablehlo.convolution') == 1
+    assert 'stablehlo.while' not in text
+
+
+@pytest.mark.parametrize('shape', [(2, 3, 4, 5, 3), (2, 5, 4, 3)])
+def test_transposed_equals_xla(shape):
+    n = len(shape) - 2
+    x, kernel = _normal(0, shape), _normal(1, (2,) * n + (3, 4))
+    spec = ('NHWC', 'HWIO', 'NHWC') if n == 2 else ('NDHWC', 'DHWIO', 'NDHWC')
+
+    def oracle(x, k):
+        flipped = jnp.flip(k, range(n))  # lax.conv_transpose correlates the dilated input
+        return lax.conv_transpose(x, flipped, (2,) * n, 'VALID', dimension_numbers=spec)
+
+    expected, pull = jax.vjp(oracle, x, kernel)
+    out, pull_own = jax.vjp(conv_transpose2, x, kernel)
+    np.testing.assert_allclose(out, expected, atol=1e-5)
+    g = _normal(2, expected.shape)
+    for ours, theirs in zip(pull_own(g), pull(g), strict=True):
+        np.testing.assert_allclose(ours, theirs, atol=1e-4)
+
+
+def test_transposed_tap_lands_on_its_voxel():
+    kernel = jnp.arange(1.0, 9.0).reshape(2, 2, 2, 1, 1)
+    out = conv_transpose2(jnp.ones((1, 1, 1, 1, 1)), kernel)
+    np.testing.assert_array_equal(out[0, ..., 0], kernel[..., 0, 0])
+
+
+@pytest.mark.parametrize(
+    ('x', 'kernel', 'message'),
+    [
+        (jnp.ones((2, 3, 4)), jnp.ones((3, 3, 4)), 'expected'),
+        (jnp.ones((1, 4, 4, 4, 2)), jnp.ones((3, 3, 2, 2)), 'expected'),
+        (jnp.ones((1, 4, 4, 2)), jnp.ones((3, 3, 3, 2)), '2 channels'),
+        (jnp.ones((1, 4, 4, 2), jnp.bfloat16), jnp.ones((3, 3, 2, 2)), 'one float dtype'),
+        (jnp.ones((1, 4, 4, 2), int), jnp.ones((3, 3, 2, 2), int), 'one float dtype'),
+    ],
+)
+def test_says_what_does_not_fit(x, kernel, message):
+    with pytest.raises(ValueError, match=message):
+        conv(x, kernel)
+
+
+def test_wrong_number_of_strides():
+    with pytest.raises(ValueError, match='stride'):
+        conv(jnp.ones((1, 4, 4, 4, 2)), jnp.ones((3, 3, 3, 2, 2)), stride=(2, 2), padding='VALID')
