@@ -29,10 +29,16 @@ def compile_network(apply_fn: ApplyFn, device_mesh: Mesh) -> Any:
     return jax.jit(apply_fn, in_shardings=(replicated(device_mesh), split), out_shardings=split)
 
 
-def _needed_bytes(network: Any, variables: Any, tiles: jax.ShapeDtypeStruct) -> int:
-    """Memory per device with two batches under way, as the compiler plans it."""
-    plan = network.lower(variables, tiles).compile().memory_analysis()
-    return plan.temp_size_in_bytes + 2 * plan.output_size_in_bytes + plan.argument_size_in_bytes
+def _fits(network: Any, variables: Any, tiles: jax.ShapeDtypeStruct, free: float) -> bool:
+    """Whether two batches under way need no more memory per device, as the compiler plans it."""
+    try:
+        plan = network.lower(variables, tiles).compile().memory_analysis()
+    except jax.errors.JaxRuntimeError as error:
+        if is_out_of_memory(error):  # TPU compilers refuse what does not fit
+            return False
+        raise
+    sizes = plan.temp_size_in_bytes, 2 * plan.output_size_in_bytes, plan.argument_size_in_bytes
+    return sum(sizes) <= free
 
 
 def _free_bytes(device_mesh: Mesh) -> int | None:
@@ -59,7 +65,7 @@ def find_batch_size(
         while per_device > 1:
             shape = (per_device * device_mesh.size, *tile, n_channels)
             tiles = jax.ShapeDtypeStruct(shape, 'float32', sharding=split_batch(device_mesh))
-            if _needed_bytes(network, variables, tiles) <= USABLE_SHARE * free:
+            if _fits(network, variables, tiles, USABLE_SHARE * free):
                 break
             per_device //= 2
     return per_device * device_mesh.size
