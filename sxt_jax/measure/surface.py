@@ -142,7 +142,10 @@ def check_voxel_size(voxel_size_nm: Sequence[float]) -> VoxelSize:
     Raises:
       InputError: not three positive finite numbers.
     """
-    size = np.asarray(voxel_size_nm, dtype=np.float64)
+    try:
+        size = np.asarray(voxel_size_nm, dtype=np.float64)
+    except (TypeError, ValueError):
+        size = np.empty(0)
     if size.shape != (3,) or not (np.isfinite(size) & (size > 0)).all():
         raise InputError(
             'voxel_size_nm', f'{voxel_size_nm}', 'three positive sizes (z, y, x) in nm'

@@ -12,7 +12,7 @@ from sxt_jax.core.errors import InputError
 from sxt_jax.core.volume import VoxelSize
 from sxt_jax.measure import shape
 from sxt_jax.measure.absorption import lac_per_um
-from sxt_jax.measure.surface import check_voxel_size, surface_mesh
+from sxt_jax.measure.surface import Surface, check_voxel_size, surface_mesh
 
 Columns = dict[str, np.ndarray]
 _LARGEST_LISTED_ID = 10_000_000  # find_objects keeps a list this long
@@ -80,6 +80,36 @@ def classes(
     return _columns(rows, ['label', 'class', *_names(image is not None)])
 
 
+def volume_and_surface(mask: Any, *, voxel_size_nm: Sequence[float]) -> dict[str, float]:
+    """Volume and surface of one mask: the columns of `objects` that make a report short.
+
+    Args:
+      mask: [z, y, x] bool; without a voxel set volume and surface are 0 and their ratio is NaN.
+      voxel_size_nm: edge lengths (z, y, x) in nm, may differ.
+
+    Returns:
+      `volume_um3`, `surface_um2`, `surface_to_volume_per_um`.
+
+    Raises:
+      InputError: the mask is not three-dimensional, or the voxel size is none.
+    """
+    mask = _check_labels(mask, None).astype(bool)
+    size = check_voxel_size(voxel_size_nm)
+    box = _bounding_box(mask)
+    if box is None:
+        return {'volume_um3': 0.0, 'surface_um2': 0.0, 'surface_to_volume_per_um': np.nan}
+    return _sizes(int(mask.sum()), surface_mesh(mask[box], voxel_size_nm=size), size)
+
+
+def _sizes(n_voxels: int, surface: Surface, size: VoxelSize) -> dict[str, float]:
+    volume = n_voxels * float(np.prod(size)) * 1e-9
+    return {
+        'volume_um3': volume,
+        'surface_um2': surface.area_um2,
+        'surface_to_volume_per_um': surface.area_um2 / volume,
+    }
+
+
 def _names(with_image: bool) -> list[str]:
     names = ['n_voxels', 'volume_um3', 'surface_um2', 'surface_to_volume_per_um']
     names += [f'{axis}_{end}' for axis in 'zyx' for end in ('start', 'stop')]
@@ -98,16 +128,13 @@ def _measure(
 ) -> dict[str, Any]:
     start = [s.start for s in box]
     n_voxels = int(np.count_nonzero(mask))
-    volume = n_voxels * float(np.prod(size)) * 1e-9
     surface = surface_mesh(mask, voxel_size_nm=size, origin=start)
     centroid, covariance = shape.centroid_and_covariance(mask, voxel_size_nm=size)
     centroid = centroid + np.multiply(start, size)
-    row: dict[str, Any] = {
+    sizes = _sizes(n_voxels, surface, size)
+    row: dict[str, Any] = sizes | {
         'n_voxels': n_voxels,
-        'volume_um3': volume,
-        'surface_um2': surface.area_um2,
-        'surface_to_volume_per_um': surface.area_um2 / volume,
-        'sphericity': shape.sphericity(volume, surface.area_um2),
+        'sphericity': shape.sphericity(sizes['volume_um3'], sizes['surface_um2']),
         'solidity': shape.solidity(surface),
         'circular_variance': shape.circular_variance(surface, centroid_nm=centroid),
         'touches_border': any(

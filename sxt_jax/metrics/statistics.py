@@ -11,6 +11,8 @@ from scipy import optimize, stats
 
 from sxt_jax.core.errors import InputError
 
+_ROUNDING = 1e-12  # relative
+
 
 @dataclasses.dataclass(frozen=True)
 class PairedTest:
@@ -145,6 +147,8 @@ def _differences(a: Any, b: Any) -> np.ndarray:
             'paired test', f'shapes {a.shape} and {b.shape}', 'two lists of one length'
         )
     difference = a - b
+    # Rounding is no difference: a test would find 1e-16 in every pair highly significant.
+    difference[np.abs(difference) <= _ROUNDING * np.maximum(np.abs(a), np.abs(b))] = 0
     difference = difference[np.isfinite(difference)]
     if len(difference) < 2:
         raise InputError('paired test', f'{len(difference)} complete pairs', 'two or more')

@@ -19,15 +19,15 @@ def scores_by_class(columns: Mapping[str, Any], *, score: str = 'dice', title: s
     """One dot a volume for every class and method, with mean ± SD.
 
     Args:
-      columns: table with `volume`, `class`, `method` and the score, one row for each volume,
-        class and method; NaN scores are left out.
+      columns: table with `class`, `method` and the score, one row for each volume, class and
+        method; NaN scores are left out.
       score: which column.
       title: above the figure.
 
     Raises:
       InputError: a column is missing.
     """
-    _require(columns, ('volume', 'class', 'method', score))
+    _require(columns, ('class', 'method', score))
     names = list(dict.fromkeys(columns['class']))
     figure = new_figure(1.6 + 1.3 * len(names), 3.2)
     axes = figure.subplots()

@@ -1,0 +1,320 @@
+"""Compare predicted label volumes with true ones: scores, sizes, and tests over the set."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from tqdm import tqdm
+
+from sxt_jax.core.errors import InputError
+from sxt_jax.core.volume import Volume, VoxelSize
+from sxt_jax.data.classes import IGNORE_INDEX, Classes, count_labels, find_classes
+from sxt_jax.io import find_pairs, open_volume, pair
+from sxt_jax.measure import volume_and_surface
+from sxt_jax.metrics import confusion, paired_t_test, scores
+from sxt_jax.pipelines import thresholding
+
+SCORES = ('dice', 'iou', 'precision', 'recall', 'accuracy', 'f1')
+SIZES = ('volume_um3', 'surface_um2', 'surface_to_volume_per_um')
+TESTED = ('volume_um3', 'surface_to_volume_per_um')
+FOREGROUND = Classes(('background', 'foreground'), (0, 1))
+PROBABILITIES_MARK = '.probabilities'
+_SLAB_VOXELS = 2**27  # counts of a slab stay far below the 2³¹ of int32
+_SAME_VOXEL = 1e-3
+
+Columns = dict[str, np.ndarray]
+
+
+@dataclasses.dataclass(frozen=True)
+class Case:
+    """One volume to be scored: files of its truth, its prediction and its image."""
+
+    name: str
+    truth: Path
+    prediction: Path | None = None
+    image: Path | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class Evaluation:
+    """What `evaluate_volumes` found, as tables.
+
+    Attributes:
+      scores: one row a volume, method and class: `SCORES`, and `SIZES` of prediction and truth.
+      summary: one row a method, class and column of `scores`: n, mean, sd over the volumes.
+      tests: one row a method, class and measure of `TESTED`: paired t-test, prediction − truth.
+      notes: what the reader must know, such as sizes left out for want of a voxel size.
+    """
+
+    scores: Columns
+    summary: Columns
+    tests: Columns
+    notes: tuple[str, ...]
+
+
+@dataclasses.dataclass(frozen=True)
+class Options:
+    """How to compare.
+
+    Attributes:
+      baselines: of 'otsu', 'adaptive'; they need images.
+      foreground: side of the threshold that is foreground, for the baselines.
+      classes: the class list; None: the labels that occur in the truth or that a file names.
+      ignore_label: true label of voxels to leave out.
+      voxel_size_nm: (z, y, x), instead of what the files say.
+      dataset: name of the data set in HDF5 and OME-Zarr images.
+    """
+
+    baselines: Sequence[str] = ()
+    foreground: str = 'auto'
+    classes: Classes | None = None
+    ignore_label: int | None = None
+    voxel_size_nm: VoxelSize | None = None
+    dataset: str | None = None
+
+
+def evaluate_volumes(cases: Sequence[Case], *, options: Options | None = None) -> Evaluation:
+    """Score every case and summarise the set.
+
+    Voxels with the ignored true label are left out of scores and sizes. Sizes are NaN where no
+    voxel size is known. With baselines and several classes, predictions are also scored as
+    'foreground' (any class), for that is all a threshold can tell.
+
+    Args:
+      cases: at least one, each with a prediction, or with an image if there are baselines.
+      options: how to compare.
+
+    Raises:
+      InputError: shapes or voxel sizes of a case differ, a label is not in the class list, labels
+        are not whole numbers, a truth is empty, or a baseline lacks its image.
+    """
+    options = options or Options()
+    _check_cases(cases, options)
+    classes = options.classes or _detect_classes(cases, options.ignore_label)
+    rows: list[dict[str, Any]] = []
+    notes: list[str] = []
+    for case in tqdm(cases, unit='volume', desc='scoring', disable=len(cases) < 2):
+        truth, size = _open_truth(case, classes, options)
+        if size is None:
+            notes.append(f'{case.truth}: no voxel size, so no volumes and surfaces')
+        for method, found, known in _segmentations(case, truth, classes, options):
+            true = truth if known is classes else np.sign(truth)
+            measured = _compare(found, true, known, size)
+            rows += [{'name': case.name, 'method': method, **row} for row in measured]
+    table = _to_columns(rows)
+    tests, remarks = _test(table)
+    return Evaluation(table, _summarise(table), tests, (*notes, *remarks))
+
+
+def find_cases(
+    truth: str | Path, *, prediction: str | Path | None = None, image: str | Path | None = None
+) -> list[Case]:
+    """Cases of single files, or of folders whose files are paired by name (`io.pair`).
+
+    Files of probabilities beside predictions are passed over.
+
+    Raises:
+      InputError: a file or a partner is missing.
+    """
+    images = {p.labels: p.image for p in pair(image, truth)} if image else {}
+    if prediction is None:
+        return [Case(_name(labels), labels, image=found) for labels, found in images.items()]
+    pairs, unpaired = find_pairs(prediction, truth)
+    for lone in unpaired:
+        if PROBABILITIES_MARK not in lone.file.name:
+            raise InputError(lone.file, 'has no partner', lone.looked_for)
+    return [Case(p.name, p.labels, p.image, images.get(p.labels)) for p in pairs]
+
+
+def predict_with_checkpoint(
+    checkpoint: str | Path,
+    truth: str | Path,
+    image: str | Path | None,
+    output: str | Path,
+    *,
+    dataset: str | None = None,
+) -> list[Case]:
+    """Segment the images that have a truth, and return the cases with these predictions.
+
+    Args:
+      checkpoint: workdir of a training run, or a folder of one checkpoint.
+      truth: file or folder of true labels; if `image` is None, a folder of images with labels.
+      image: file or folder of tomograms, paired with the truth by name.
+      output: folder for the predictions.
+      dataset: name of the data set in HDF5 and OME-Zarr images.
+
+    Raises:
+      InputError: no usable checkpoint, no pairs, or a tomogram that cannot be segmented.
+    """
+    # Here, not above: scoring files that exist needs no network.
+    from sxt_jax.pipelines.segment_volume import Options as SegmentOptions
+    from sxt_jax.pipelines.segment_volume import label_path, load_segmenter, segment_file
+
+    pairs = pair(image, truth) if image else pair(truth)
+    segmenter = load_segmenter(checkpoint)
+    cases = []
+    for files in tqdm(pairs, unit='volume', desc='segmenting', disable=len(pairs) < 2):
+        target = label_path(files.image, Path(output))
+        segment_file(segmenter, files.image, target, options=SegmentOptions(dataset=dataset))
+        cases.append(Case(files.name, files.labels, target, files.image))
+    return cases
+
+
+def _name(path: Path) -> str:
+    return path.name.partition('.')[0]
+
+
+def _check_cases(cases: Sequence[Case], options: Options) -> None:
+    if not cases:
+        raise InputError('evaluation', 'nothing to compare', 'predictions, or images')
+    unknown = set(options.baselines) - set(thresholding.METHODS)
+    if unknown:
+        raise InputError('baselines', f'{sorted(unknown)}', f'some of {list(thresholding.METHODS)}')
+    for case in cases:
+        if options.baselines and case.image is None:
+            raise InputError(case.truth, 'no image for the baselines', 'one image a truth')
+
+
+def _detect_classes(cases: Sequence[Case], ignore_label: int | None) -> Classes:
+    """Every label of the truth, and every label that a truth or prediction file names."""
+    counts: list[Mapping[int, int]] = []
+    names: dict[int, str] = {}
+    for case in cases:
+        truth = open_volume(case.truth)
+        counts.append(count_labels(truth.data, name=str(case.truth)))
+        found = open_volume(case.prediction).class_names if case.prediction else None
+        names = {**names, **(found or {}), **(truth.class_names or {})}
+    counts.append(dict.fromkeys(names, 0))
+    return find_classes(counts, value_names=names, ignore_value=ignore_label)
+
+
+def _open_truth(
+    case: Case, classes: Classes, options: Options
+) -> tuple[np.ndarray, VoxelSize | None]:
+    """Class indices (−1: ignored) of a truth, and the voxel size if any file of the case tells."""
+    volume = _open_labels(case.truth)
+    truth = classes.indices(volume.data, name=str(case.truth))
+    if not (truth > 0).any():
+        raise InputError(case.truth, 'no voxel with a label', 'a truth that is not empty')
+    size = options.voxel_size_nm or volume.voxel_size_nm
+    for path in (case.prediction, case.image):
+        other = open_volume(path) if path else None
+        if other is None:
+            continue
+        if other.shape != volume.shape:
+            raise InputError(path, f'shape {other.shape}', f'{volume.shape} as {case.truth}')
+        if options.voxel_size_nm is None:
+            size = _agree(size, other.voxel_size_nm, path)
+    return truth, size
+
+
+def _agree(known: VoxelSize | None, other: VoxelSize | None, path: Path | None) -> VoxelSize | None:
+    if known is None or other is None:
+        return known or other
+    if not np.allclose(known, other, rtol=_SAME_VOXEL, atol=0):
+        raise InputError(path, f'voxels of {other} nm', f'{known} nm as the truth')
+    return known
+
+
+def _open_labels(path: Path) -> Volume:
+    volume = open_volume(path).load()
+    if volume.axes != 'zyx':
+        raise InputError(path, f'{volume.n_channels} channels', 'labels [z, y, x]')
+    return volume
+
+
+def _segmentations(
+    case: Case, truth: np.ndarray, classes: Classes, options: Options
+) -> Iterator[tuple[str, np.ndarray, Classes]]:
+    """Method, class indices and class list of everything to be compared with the truth."""
+    two = classes if len(classes) == 2 else FOREGROUND
+    if case.prediction is not None:
+        found = _open_labels(case.prediction).data
+        prediction = classes.indices(found, name=str(case.prediction))
+        prediction[truth == IGNORE_INDEX] = 0
+        if (prediction == IGNORE_INDEX).any():
+            where = f'the ignored label {options.ignore_label}'
+            raise InputError(case.prediction, where, 'a class wherever the truth has one')
+        yield 'prediction', prediction, classes
+        if options.baselines and two is FOREGROUND:
+            yield 'prediction', np.sign(prediction), FOREGROUND
+    if options.baselines:
+        image = open_volume(case.image, dataset=options.dataset).load()  # type: ignore[arg-type]
+        for method in options.baselines:
+            threshold = thresholding.METHODS[method]
+            mask = threshold(image.data, foreground=options.foreground, name=str(case.image))
+            yield method, (mask & (truth != IGNORE_INDEX)).astype(np.int16), two
+
+
+def _compare(
+    found: np.ndarray, truth: np.ndarray, classes: Classes, size: VoxelSize | None
+) -> list[dict[str, Any]]:
+    """Scores and sizes, one row a class other than the background."""
+    columns = scores(_confusion(found, truth, len(classes)))
+    rows = []
+    for k in range(1, len(classes)):
+        row: dict[str, Any] = {'class': classes.names[k]}
+        row |= {name: float(columns[name][k]) for name in SCORES}
+        for side, labels in (('prediction', found), ('truth', truth)):
+            sizes = dict.fromkeys(SIZES, np.nan)
+            if size is not None:
+                sizes |= volume_and_surface(labels == k, voxel_size_nm=size)
+            row |= {f'{name}_{side}': value for name, value in sizes.items()}
+        rows.append(row)
+    return rows
+
+
+def _confusion(found: np.ndarray, truth: np.ndarray, n_classes: int) -> np.ndarray:
+    """Counts of the whole volume, added up slab by slab."""
+    depth = max(1, _SLAB_VOXELS // int(np.prod(truth.shape[1:])))
+    total = np.zeros((n_classes, n_classes), np.int64)
+    for z in range(0, len(truth), depth):
+        part = slice(z, z + depth)
+        counts = confusion(found[part], truth[part], n_classes=n_classes, ignore=IGNORE_INDEX)
+        total += np.asarray(counts)
+    return total
+
+
+def _groups(table: Columns) -> Iterator[tuple[str, str, np.ndarray]]:
+    """Method, class and the rows that belong to them, in order of appearance."""
+    keys = list(zip(table['method'].tolist(), table['class'].tolist(), strict=True))
+    for method, name in dict.fromkeys(keys):
+        yield method, name, (table['method'] == method) & (table['class'] == name)
+
+
+def _summarise(table: Columns) -> Columns:
+    rows = []
+    for method, name, chosen in _groups(table):
+        for measure in table:
+            if measure in ('name', 'method', 'class'):
+                continue
+            values = table[measure][chosen]
+            values = values[np.isfinite(values)]
+            mean = values.mean() if len(values) else np.nan
+            sd = values.std(ddof=1) if len(values) > 1 else np.nan
+            row = {'method': method, 'class': name, 'measure': measure}
+            rows.append({**row, 'n': len(values), 'mean': mean, 'sd': sd})
+    return _to_columns(rows)
+
+
+def _test(table: Columns) -> tuple[Columns, list[str]]:
+    """Paired t-tests of predicted against true sizes, and a note on those that cannot be made."""
+    rows, missing = [], []
+    for method, name, chosen in _groups(table):
+        for measure in TESTED:
+            found, true = (table[f'{measure}_{side}'][chosen] for side in ('prediction', 'truth'))
+            if np.isfinite(found - true).sum() < 2:
+                missing.append(f'{measure} of {name} ({method})')
+                continue
+            row = {'method': method, 'class': name, 'measure': measure}
+            rows.append({**row, **dataclasses.asdict(paired_t_test(found, true))})
+    note = f'no paired t-test, which takes two volumes with sizes, for {", ".join(missing)}'
+    return _to_columns(rows), [note] if missing else []
+
+
+def _to_columns(rows: Sequence[Mapping[str, Any]]) -> Columns:
+    return {name: np.array([row[name] for row in rows]) for name in (rows[0] if rows else ())}
