@@ -14,6 +14,7 @@ import flax
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from absl import logging
 from jax.sharding import Mesh
@@ -39,6 +40,7 @@ from sxt_jax.inference import make_apply_fn
 from sxt_jax.io import pair
 from sxt_jax.models import build_model, model_config
 from sxt_jax.pipelines.check_data import check_pairs
+from sxt_jax.plots import learning_curves, save_figure
 from sxt_jax.training.checkpoint import (
     Checkpoint,
     best_checkpoint,
@@ -46,7 +48,7 @@ from sxt_jax.training.checkpoint import (
     restore_into,
 )
 from sxt_jax.training.evaluators import validation_scores
-from sxt_jax.training.logbook import locked
+from sxt_jax.training.logbook import locked, read_metrics
 from sxt_jax.training.loop import SCORE, Plan, Progress, Run, train
 from sxt_jax.training.objectives import Objective, make_segmentation_loss
 from sxt_jax.training.optimizers import make_optimizer
@@ -93,6 +95,18 @@ def train_network(config: Any, workdir: str | Path) -> Checkpoint:
         state, progress = _start(config, run, data)
         train(run, state, progress)
         return best_checkpoint(workdir, metric=SCORE)
+
+
+def plot_curves(workdir: str | Path, path: str | Path | None = None) -> Path:
+    """Draw the losses and validation scores of a run; by default to `curves.png` in its folder."""
+    path = Path(path or Path(workdir) / 'curves.png')
+    rows = read_metrics(workdir)
+    names = dict.fromkeys(name for row in rows for name in row)
+    columns = {name: np.array([row.get(name, np.nan) for row in rows]) for name in names}
+    scores = [name for name in columns if name.split('/')[0] == SCORE]
+    losses = [name for name in columns if name.split('/')[-1] == 'loss']
+    save_figure(path, learning_curves(columns, losses=losses, scores=scores))
+    return path
 
 
 def load_training_data(config: Any) -> TrainingData:
