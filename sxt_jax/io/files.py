@@ -263,7 +263,7 @@ def _disk_errors(path: Path) -> Iterator[None]:
         if isinstance(error, InputError):
             raise
         codes = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-        told = r'No space left|File too large|quota exceeded|ENOSPC|EFBIG|EDQUOT'
+        told = r'No space left|File too large|quota exceeded|requested and \d+ written'
         if getattr(error, 'errno', None) in codes or re.search(told, str(error), re.I):
             raise InputError(path, 'the disk is full', 'free space for the result') from error
         raise

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -158,22 +159,78 @@ def create_hdf5(path: Path, layout: Layout) -> Iterator[Callable[[np.ndarray], N
     chunk = tuple(
         min(c, n) for c, n in zip((*_CHUNK, layout.n_channels), layout.shape, strict=False)
     )
-    with h5py.File(path, 'w') as file:
-        item = file.create_dataset(
-            layout.dataset or 'data', layout.shape, layout.dtype, chunks=chunk, fletcher32=True,
-            **({'compression': 'gzip', 'shuffle': True} if layout.compression else {}),
-        )  # fmt: skip
-        item.attrs['axes'] = layout.axes
-        if layout.voxel_size_nm is not None:
-            item.attrs['voxel_size_nm'] = layout.voxel_size_nm
-            item.attrs['element_size_um'] = [s / 1e3 for s in layout.voxel_size_nm]
-        if layout.class_names:
-            item.attrs['class_names'] = names_to_json(layout.class_names)
-        start = 0
+    with path.open('w+b') as raw:
+        patient = _PatientFile(raw)
+        with h5py.File(patient, 'w') as file:
+            item = file.create_dataset(
+                layout.dataset or 'data', layout.shape, layout.dtype, chunks=chunk, fletcher32=True,
+                **({'compression': 'gzip', 'shuffle': True} if layout.compression else {}),
+            )  # fmt: skip
+            item.attrs.update(_facts(layout))
+            start = 0
 
-        def append(slab: np.ndarray) -> None:
-            nonlocal start
-            item[start : start + len(slab)] = slab
-            start += len(slab)
+            def append(slab: np.ndarray) -> None:
+                nonlocal start
+                item[start : start + len(slab)] = slab
+                start += len(slab)
+                patient.check()
 
-        yield append
+            yield append
+        patient.check()
+
+
+def _facts(layout: Layout) -> dict[str, Any]:
+    facts: dict[str, Any] = {'axes': layout.axes}
+    if layout.voxel_size_nm is not None:
+        facts['voxel_size_nm'] = layout.voxel_size_nm
+        facts['element_size_um'] = [s / 1e3 for s in layout.voxel_size_nm]
+    if layout.class_names:
+        facts['class_names'] = names_to_json(layout.class_names)
+    return facts
+
+
+class _PatientFile(io.RawIOBase):
+    """A file that keeps its first error for later.
+
+    HDF5 crashes the process when a write fails (segmentation fault on a full disk, h5py 3.16), so
+    it must not notice; `check` raises what happened.
+    """
+
+    def __init__(self, file: Any) -> None:
+        self._file = file
+        self._error: OSError | None = None
+
+    def check(self) -> None:
+        if self._error is None:
+            self.flush()
+        if self._error is not None:
+            raise self._error
+
+    def write(self, data: Any) -> int:
+        self._attempt(lambda: self._file.write(data))
+        return len(data)
+
+    def flush(self) -> None:
+        self._attempt(self._file.flush)
+
+    def truncate(self, size: int | None = None) -> int:
+        self._attempt(lambda: self._file.truncate(size))
+        return size or 0
+
+    def seek(self, offset: int, whence: int = 0) -> int:
+        self._attempt(lambda: self._file.seek(offset, whence))
+        return offset
+
+    def tell(self) -> int:
+        return int(self._file.tell())
+
+    def readinto(self, buffer: Any) -> int:
+        self._attempt(lambda: self._file.readinto(buffer))
+        return len(buffer)
+
+    def _attempt(self, act: Callable[[], Any]) -> None:
+        try:
+            if self._error is None:
+                act()
+        except OSError as error:
+            self._error = error

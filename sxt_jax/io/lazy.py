@@ -90,7 +90,8 @@ class LazyArray:
         if len(index) > self.ndim:
             raise IndexError(f'{len(index)} indices for an array of shape {self.shape}')
         index += [slice(None)] * (self.ndim - len(index))
-        slices, dropped = [], []
+        slices: list[slice] = []
+        dropped: list[Any] = []
         for i, n in zip(index, self.shape, strict=True):
             if isinstance(i, slice):
                 start, stop, step = i.indices(n)
@@ -118,8 +119,8 @@ def lazy_view(array: Any, *, order: tuple[int, ...], where: str | Path, kind: st
 
     def read(slices: tuple[slice, ...]) -> np.ndarray:
         index: list[Any] = [slice(0, 1)] * len(array.shape)
-        for axis, window in zip(order, slices, strict=True):
-            index[axis] = window
+        for axis, one in zip(order, slices, strict=True):
+            index[axis] = one
         window = np.asarray(array[tuple(index)])
         kept = sorted(order)
         window = window.reshape([n for a, n in enumerate(window.shape) if a not in left_out])

@@ -16,13 +16,14 @@ import numpy as np
 import tifffile
 
 from sxt_jax.core.errors import InputError
-from sxt_jax.core.volume import Volume
+from sxt_jax.core.volume import Volume, VoxelSize
 from sxt_jax.io.lazy import LazyArray, lazy_view, reading
 from sxt_jax.io.tiff_metadata import declared_planes, read_class_names, read_voxel_size
 from sxt_jax.io.tiff_pages import check_extents, count_pages
 
 SUFFIXES = ('.tif', '.tiff', '.btf', '.tf8')
 _KIND = 'TIFF file'
+_IMAGEJ_MAX_CHANNELS = 7
 
 
 def open_tiff(path: Path, *, dataset: str | None = None, level: int = 0) -> Volume:
@@ -37,24 +38,36 @@ def open_tiff(path: Path, *, dataset: str | None = None, level: int = 0) -> Volu
     """
     if path.is_dir():
         return _open_folder(path)
+    return _open_file(path, dataset, level)[0]
+
+
+def _open_file(
+    path: Path, dataset: str | None = None, level: int = 0
+) -> tuple[Volume, tifffile.TiffFile]:
+    """The volume, and the open file that its data are read from."""
     with reading(path, _KIND):
         n_pages = count_pages(path)
         file = tifffile.TiffFile(path)
-        series = _choose_series(path, file, dataset)
-        if not 0 <= level < len(series.levels):
-            raise InputError(path, f'no level {level}', f'0 to {len(series.levels) - 1}')
-        full, series = series, series.levels[level]
+        full = _choose_series(path, file, dataset)
+        if not 0 <= level < len(full.levels):
+            raise InputError(path, f'no level {level}', f'0 to {len(full.levels) - 1}')
+        series = full.levels[level]
         _check_complete(path, file, full, n_pages)
         if series.dtype is None or np.dtype(series.dtype).kind not in 'biuf':
             raise InputError(path, f'dtype {series.dtype}', 'real numbers')
-        axes, order = _volume_axes(path, series.axes, series.shape)
+        axes, order = _volume_axes(path, series)
         data = _lazy_data(path, file, series, order)
         size = read_voxel_size(file, n_slices=data.shape[0])
         if size is not None and level:
-            size = tuple(s * a / b for s, a, b in zip(
-                size, _spatial(full, order), _spatial(series, order), strict=True))  # fmt: skip
+            size = _scaled(size, _spatial(full, order), _spatial(series, order))
         metadata = {'format': f'TIFF ({series.kind})', 'level': level}
-        return Volume(data, size, axes, read_class_names(file), metadata)
+        return Volume(data, size, axes, read_class_names(file), metadata), file
+
+
+def _scaled(size: VoxelSize, full: Sequence[int], level: Sequence[int]) -> VoxelSize:
+    """Voxel size of a pyramid level from that of full resolution."""
+    z, y, x = (s * a / b for s, a, b in zip(size, full, level, strict=True))
+    return z, y, x
 
 
 def _spatial(series: Any, order: Sequence[int | None]) -> list[int]:
@@ -86,8 +99,11 @@ def _check_complete(path: Path, file: Any, series: Any, n_pages: int) -> None:
         check_extents(path, one)
 
 
-def _volume_axes(path: Path, axes: str, shape: Sequence[int]) -> tuple[str, tuple[int | None, ...]]:
+def _volume_axes(path: Path, series: Any) -> tuple[str, tuple[int | None, ...]]:
     """'zyx' or 'zyxc', and the series axis that holds each (None: there is none)."""
+    axes, shape = series.axes, series.shape
+    if series.kind == 'imagej' and axes == 'CYX' and shape[0] > _IMAGEJ_MAX_CHANNELS:
+        axes = 'ZYX'  # tifffile names the slices of a stack channels unless told otherwise
     at: dict[str, int] = {}
     spare = []
     for i, (axis, n) in enumerate(zip(axes, shape, strict=True)):
@@ -114,6 +130,7 @@ def _lazy_data(path: Path, file: Any, series: Any, order: tuple[int | None, ...]
     if offset is not None:  # uncompressed and in one run: a window is read without its pages
         dtype = np.dtype(series.dtype).newbyteorder(file.byteorder)
         array: Any = np.memmap(path, dtype, 'r', offset, tuple(series.shape))
+        file.close()
     else:
         array = _Pages(series)
     if order[0] is None:  # no z axis: one slice
@@ -193,18 +210,25 @@ def _open_folder(folder: Path) -> Volume:
     files = slice_files(folder)
     if not files:
         raise InputError(folder, 'no TIFF files in this folder', 'slices of a volume')
-    first = open_tiff(files[0])
+    first, file = _open_file(files[0])
+    file.close()
     for path in files:
-        one = open_tiff(path)
+        one, file = _open_file(path)
+        file.close()  # a thousand slices would be a thousand open files
         if one.data.shape != (1, *first.data.shape[1:]) or one.dtype != first.dtype:
             raise InputError(
                 path, f'{one.dtype} {one.data.shape}',
                 f'a 2-D slice like {files[0].name}: {first.dtype} {first.data.shape[1:]}',
             )  # fmt: skip
 
+    def read_slice(path: Path, window: tuple[slice, ...]) -> np.ndarray:
+        one, file = _open_file(path)
+        with file:
+            return one.data[window]
+
     def read(slices: tuple[slice, ...]) -> np.ndarray:
         window = (slice(0, 1), *slices[1:])
-        return np.concatenate([open_tiff(p).data[window] for p in files[slices[0]]])
+        return np.concatenate([read_slice(p, window) for p in files[slices[0]]])
 
     data = LazyArray(
         (len(files), *first.data.shape[1:]), first.dtype, read, where=folder, kind='TIFF folder'

@@ -2,12 +2,13 @@
 
 The specification (ngff.openmicroscopy.org) reads a missing chunk as fill value. So that a lost
 chunk is noticed all the same, every chunk is written and their number kept in the attributes of
-the array (`sxt_jax.n_chunks`); chunks end in a checksum.
+the array (`sxt_jax.n_chunks`); in version 0.5 each chunk ends in a checksum.
 """
 
 from __future__ import annotations
 
 import contextlib
+import itertools
 import json
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -17,6 +18,7 @@ from typing import Any
 import numpy as np
 import tensorstore as ts
 
+from sxt_jax.core.box import Box
 from sxt_jax.core.errors import InputError
 from sxt_jax.core.volume import Volume, VoxelSize
 from sxt_jax.io.layout import FLOATS, INTEGERS, Layout
@@ -51,6 +53,8 @@ def open_zarr(path: Path, *, dataset: str | None = None, level: int = 0) -> Volu
             return _open_plain(path, group, attributes)
         found = _children(group)
         if len(found) == 1 and not dataset:
+            if 'sxt_jax' in _attributes(path, path / found[0]):
+                raise InputError(path, 'its OME-Zarr metadata are missing', 'a whole folder')
             return open_zarr(path, dataset=found[0], level=level)
         raise InputError(path, f'no image in group {dataset or "/"!r}', f'dataset= one of {found}')
 
@@ -93,8 +97,10 @@ def _attributes(path: Path, group: Path) -> dict[str, Any]:
     if (group / 'zarr.json').exists():
         attributes = dict(_read_json(path, group / 'zarr.json').get('attributes', {}))
         return {**attributes, **attributes.get('ome', {})}
-    if not (group / '.zgroup').exists() and not (group / '.zarray').exists():
+    node = next((group / m for m in ('.zgroup', '.zarray') if (group / m).exists()), None)
+    if node is None:
         raise InputError(path, 'no Zarr metadata', 'a file zarr.json, .zgroup or .zarray')
+    _read_json(path, node)
     if (group / '.zattrs').exists():
         return _read_json(path, group / '.zattrs')
     return {}
@@ -129,7 +135,7 @@ def _voxel_size(
 
 
 def _open_plain(path: Path, group: Path, attributes: Mapping[str, Any]) -> Volume:
-    names = []
+    names: list[str] = []
     if (group / 'zarr.json').exists():
         names = _read_json(path, group / 'zarr.json').get('dimension_names') or []
     n = len(_open_tensorstore(group).shape)
@@ -229,15 +235,29 @@ def create_zarr(path: Path, layout: Layout) -> Iterator[Callable[[np.ndarray], N
 
     def append(slab: np.ndarray) -> None:
         nonlocal start
-        window = slice(start, start + len(slab))
-        if axes == 'czyx':
-            array[:, window].write(np.moveaxis(slab, 3, 0)).result()
-        else:
-            array[window].write(slab).result()
+        values = slab if axes == 'zyx' else np.moveaxis(slab, 3, 0)
+        _write_chunks(array, values, start, chunk)
         start += len(slab)
 
     yield append
     _write_chunk_number(group / '0', layout)
+
+
+def _write_chunks(array: Any, values: np.ndarray, z_start: int, chunk: tuple[int, ...]) -> None:
+    """Write whole chunks of which the first begin at slice `z_start`.
+
+    One write a chunk, and all awaited: a failed one must not leave others writing behind it.
+    """
+    offset = (0,) * (values.ndim - 3) + (z_start, 0, 0)
+    grid = (range(0, n, c) for n, c in zip(values.shape, chunk, strict=True))
+    writes = []
+    for corner in itertools.product(*grid):
+        stops = [min(i + c, n) for i, c, n in zip(corner, chunk, values.shape, strict=True)]
+        box = Box(corner, tuple(stops))
+        writes.append(array[box.shift(offset).slices].write(values[box.slices]))
+    errors = [error for write in writes if (error := write.exception()) is not None]
+    if errors:
+        raise errors[0]
 
 
 def _write_group(group: Path, attributes: dict[str, Any], layout: Layout) -> None:
@@ -302,8 +322,7 @@ def _create_array(
                 'shape': shape,
                 'chunks': chunk,
                 'dtype': layout.dtype.newbyteorder('<').str,
-                # zlib, unlike blosc and zstd there, ends in a checksum
-                'compressor': {'id': 'zlib', 'level': 5} if layout.compression else None,
+                'compressor': {'id': 'zstd', 'level': 3} if layout.compression else None,
                 'dimension_separator': '/',
             },
         }
