@@ -1,0 +1,112 @@
+"""Blocks that the networks share, for 2-D and 3-D alike.
+
+Parameters are float32 whatever the compute dtype; statistics of normalisations are float32.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+
+from sxt_jax.ops.conv import Padding, conv
+
+Dtype = Any
+
+
+class Conv(nn.Module):
+    """Convolution with bias; 2-D or 3-D by the length of `kernel_size`.
+
+    Kernels start as in Keras: uniform with the variance of Glorot and Bengio (2010).
+
+    Attributes:
+      features: output channels.
+      kernel_size: per spatial axis.
+      stride: steps, the same for all axes.
+      padding: 'SAME', 'VALID' or (before, after) per axis.
+      use_bias: whether there is a bias.
+      dtype: compute dtype.
+    """
+
+    features: int
+    kernel_size: Sequence[int]
+    stride: int = 1
+    padding: Padding = 'SAME'
+    use_bias: bool = True
+    dtype: Dtype = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        shape = (*self.kernel_size, x.shape[-1], self.features)
+        kernel = self.param('kernel', nn.initializers.glorot_uniform(), shape, jnp.float32)
+        x = conv(
+            x.astype(self.dtype),
+            kernel.astype(self.dtype),
+            stride=self.stride,
+            padding=self.padding,
+        )
+        if self.use_bias:
+            bias = self.param('bias', nn.initializers.zeros, (self.features,), jnp.float32)
+            x = x + bias.astype(self.dtype)
+        return x
+
+
+class BatchNorm(nn.Module):
+    """Batch normalisation with the conventions of Keras: eps 1e-3, momentum 0.99.
+
+    The statistics are those of the whole batch, also where it is split over devices (the mean of a
+    sharded array under `jax.jit` is global). The variance is computed about the mean, in two
+    passes: after a ReLU the mean square can exceed it a thousand times, which costs float32 three
+    digits in the one-pass formula. The running variance follows the biased batch variance.
+
+    Attributes:
+      dtype: of the output.
+    """
+
+    dtype: Dtype = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
+        return nn.BatchNorm(
+            use_running_average=not train,
+            momentum=0.99,
+            epsilon=1e-3,
+            use_fast_variance=False,
+            dtype=self.dtype,
+            name='batch',
+        )(x)
+
+
+class DoubleBlock(nn.Module):
+    """Twice [convolution 3 → ReLU → batch norm → ReLU], as in the published U-Net of Biomedisa.
+
+    The residual variant: conv → ReLU → norm → ReLU → conv → norm, plus a 1-wide convolution
+    without bias of the input, → ReLU.
+
+    Attributes:
+      features: output channels.
+      residual: whether the input is added.
+      n_dims: 2 or 3.
+      dtype: compute dtype.
+    """
+
+    features: int
+    residual: bool = False
+    n_dims: int = 3
+    dtype: Dtype = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
+        kernel = (3,) * self.n_dims
+        y = Conv(self.features, kernel, dtype=self.dtype, name='conv_1')(x)
+        y = BatchNorm(self.dtype, name='norm_1')(nn.relu(y), train=train)
+        y = Conv(self.features, kernel, dtype=self.dtype, name='conv_2')(nn.relu(y))
+        if not self.residual:
+            return nn.relu(BatchNorm(self.dtype, name='norm_2')(nn.relu(y), train=train))
+        shortcut = Conv(
+            self.features, (1,) * self.n_dims, use_bias=False, dtype=self.dtype, name='shortcut'
+        )(x)
+        return nn.relu(BatchNorm(self.dtype, name='norm_2')(y, train=train) + shortcut)

@@ -1,0 +1,129 @@
+"""The 3-D U-Net of ACSeg (Erozan et al. 2024), which is that of Biomedisa (Lösel et al. 2023)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+
+from sxt_jax.core.errors import InputError
+from sxt_jax.models.blocks import Conv, DoubleBlock
+from sxt_jax.ops.pool import max_pool, upsample
+
+
+class UNet3D(nn.Module):
+    """Encoder and decoder of double blocks, joined at every level.
+
+    The published network has 23,538,210 trainable parameters with 2 labels and 1 channel. The
+    number of input channels is taken from the first image.
+
+    Attributes:
+      n_labels: classes, background included.
+      filters: channels of each level, from full resolution to the bottom.
+      residual: residual double blocks.
+      pool_sizes: (z, y, x) factors between levels, one fewer than `filters`; None: 2 along every
+        axis. Thin stacks can use (1, 2, 2).
+      dtype: compute dtype; parameters, statistics and logits are float32.
+    """
+
+    n_labels: int = 2
+    filters: Sequence[int] = (32, 64, 128, 256, 512)
+    residual: bool = False
+    pool_sizes: Sequence[Sequence[int]] | None = None
+    dtype: Any = jnp.float32
+
+    @property
+    def n_dims(self) -> int:
+        """Spatial axes of an input."""
+        return 3
+
+    @property
+    def head_activations(self) -> dict[str, str]:
+        """What turns each head into its meaning."""
+        return {'logits': 'softmax'}
+
+    @property
+    def factors(self) -> tuple[tuple[int, int, int], ...]:
+        """(z, y, x) pooling factors, level by level.
+
+        Raises:
+          InputError: fields do not fit each other.
+        """
+        n_levels = len(self.filters)
+        if n_levels < 1 or min(self.filters) < 1 or self.n_labels < 1:
+            raise InputError(
+                'unet3d', f'filters {self.filters}, n_labels {self.n_labels}', 'positive numbers'
+            )
+        factors = ((2, 2, 2),) * (n_levels - 1) if self.pool_sizes is None else self.pool_sizes
+        if len(factors) != n_levels - 1 or any(len(f) != 3 or min(f) < 1 for f in factors):
+            raise InputError(
+                'unet3d.pool_sizes',
+                f'{self.pool_sizes}',
+                f'{n_levels - 1} triples (z, y, x) of factors, one fewer than filters',
+            )
+        return tuple((int(z), int(y), int(x)) for z, y, x in factors)
+
+    @property
+    def side_multiple(self) -> tuple[int, int, int]:
+        """What the (z, y, x) sides of an input must be multiples of."""
+        z = y = x = 1
+        for fz, fy, fx in self.factors:
+            z, y, x = z * fz, y * fy, x * fx
+        return z, y, x
+
+    @property
+    def halo(self) -> tuple[int, int, int]:
+        """How many voxels away along (z, y, x) an input voxel can still change an output voxel.
+
+        Every level has four convolutions of radius 1 (the bottom two) at its own voxel spacing;
+        pooling and up-sampling between them shift by less than one bottom voxel in all.
+        """
+        halo = []
+        for axis in range(3):
+            spacing, reach = 1, 0
+            for factors in self.factors:
+                reach += 4 * spacing
+                spacing *= factors[axis]
+            halo.append(reach + 2 * spacing + spacing - 1)
+        return halo[0], halo[1], halo[2]
+
+    @nn.compact
+    def __call__(self, x: jax.Array, *, train: bool = False) -> dict[str, jax.Array]:
+        """Logits of every voxel.
+
+        Args:
+          x: [b, z, y, x, c] image; sides are multiples of `side_multiple`.
+          train: use the statistics of this batch, and update the running ones (`batch_stats`).
+
+        Returns:
+          'logits': [b, z, y, x, n_labels] float32.
+
+        Raises:
+          InputError: the sides are not such multiples.
+        """
+        self._check_sides(x)
+        options: dict[str, Any] = {'residual': self.residual, 'dtype': self.dtype}
+        x = x.astype(self.dtype)  # [b, z, y, x, c]
+        skips = []
+        for i, factors in enumerate(self.factors):
+            x = DoubleBlock(self.filters[i], name=f'encoder_{i}', **options)(x, train=train)
+            skips.append(x)
+            x = max_pool(x, factors)  # [b, z/f, y/f, x/f, filters[i]]
+        bottom = len(self.filters) - 1
+        x = DoubleBlock(self.filters[bottom], name=f'encoder_{bottom}', **options)(x, train=train)
+        for i in reversed(range(bottom)):
+            x = jnp.concatenate([upsample(x, self.factors[i]), skips[i]], axis=-1)
+            x = DoubleBlock(self.filters[i], name=f'decoder_{i}', **options)(x, train=train)
+        logits = Conv(self.n_labels, (1, 1, 1), dtype=self.dtype, name='head')(x)
+        return {'logits': logits.astype(jnp.float32)}  # [b, z, y, x, n_labels]
+
+    def _check_sides(self, x: jax.Array) -> None:
+        if x.ndim != 5:
+            raise InputError('unet3d', f'an image of shape {x.shape}', '[b, z, y, x, c]')
+        if any(n % m for n, m in zip(x.shape[1:4], self.side_multiple, strict=True)):
+            raise InputError(
+                'unet3d', f'sides {x.shape[1:4]}', f'multiples of {self.side_multiple} (z, y, x)'
+            )
