@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from benchmarks import harness, report
+from benchmarks import harness, report, streaming_memory
 from sxt_jax.core.errors import InputError
 
 
@@ -81,3 +81,11 @@ def test_table_is_put_between_the_markers():
     assert report.insert_table(text, 'new') == f'above\n{report.START}\nnew\n{report.STOP}\nbelow\n'
     with pytest.raises(InputError, match='no place'):
         report.insert_table('no markers', 'new')
+
+
+@pytest.mark.process
+def test_memory_of_streaming_inference_does_not_grow_with_the_volume():
+    small, large = streaming_memory.compare([(64, 96, 96), (1024, 96, 96)], tile=32, smoke=True)
+    grown = large['peak_host_bytes'] - small['peak_host_bytes']
+    assert large['facts']['output_bytes'] - small['facts']['output_bytes'] > 60 * 2**20
+    assert grown < 20 * 2**20

@@ -80,12 +80,12 @@ def test_a_voxelwise_network_is_exact_for_any_tiles_and_blend(seed):
 @pytest.mark.parametrize('seed', range(50))
 def test_a_unet_gives_the_same_in_tiles_as_in_one_piece(seed):
     rng = np.random.default_rng(seed)
-    image = rng.random(rng.integers(1, 40, 3), np.float32)
+    image = rng.random(rng.integers(1, 36, 3), np.float32)
     tile = [int(t) for t in rng.choice([16, 20], 3)]
     overlap = [int(rng.integers(2 * REACH, t - 1)) for t in tile]
     out = predict_volume(
         small_unet, unet_kernels(), image, tile=tile, overlap=overlap, margin=REACH, align=2,
-        blend=BLENDS[seed % 3], batch_size=16,
+        blend=BLENDS[seed % 3], batch_size=4, device_mesh=make_device_mesh(jax.devices()[:2]),
     )  # fmt: skip
     np.testing.assert_allclose(out['out'], whole(image, tile), atol=1e-5)
 
