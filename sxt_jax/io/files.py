@@ -45,6 +45,7 @@ FORMATS = (
            zarr.DTYPES, zarr.SLAB_DEPTH),
     Format('NumPy', npy.SUFFIXES, npy.open_npy, npy.create_npy, npy.DTYPES, npy.SLAB_DEPTH),
     Format('NRRD', nrrd.SUFFIXES, nrrd.open_nrrd, nrrd.create_nrrd, nrrd.DTYPES, nrrd.SLAB_DEPTH),
+    Format('NRRD', nrrd.DETACHED_SUFFIXES, nrrd.open_nrrd),
     Format('AmiraMesh', amira.SUFFIXES, amira.open_amira),
 )  # fmt: skip
 SUFFIXES = tuple(s for f in FORMATS for s in f.suffixes)
@@ -244,6 +245,8 @@ def open_writer(
         raise InputError(path, f'axes {axes!r} of shape {tuple(shape)}', 'a filled zyx or zyxc')
     if path.is_dir() and path.suffix.lower() not in zarr.SUFFIXES:
         raise InputError(path, 'is a folder', 'the name of a file')
+    if dataset and path.exists():
+        _check_replaceable(path, dataset)
     layout = Layout(
         path, tuple(int(n) for n in shape), storable_dtype(np.dtype(dtype), found.dtypes, path),
         axes, voxel_size_nm, class_names, dataset, compression, version,
@@ -252,6 +255,18 @@ def open_writer(
         writer = VolumeWriter(layout, to, slab_depth=found.slab_depth)
         yield writer
         writer.finish()
+
+
+def _check_replaceable(path: Path, dataset: str) -> None:
+    """Refuse to replace a file that holds more than the data set to be written."""
+    if path.suffix.lower() in hdf5.SUFFIXES:
+        others = [n for n in hdf5.list_datasets(path) if n != dataset.strip('/')]
+    elif path.suffix.lower() in zarr.SUFFIXES:
+        others = [n for n in zarr.list_images(path) if n != dataset.strip('/')]
+    else:
+        return
+    if others:
+        raise InputError(path, f'holds {others} already', 'a file of its own for each volume')
 
 
 @contextlib.contextmanager

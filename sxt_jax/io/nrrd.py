@@ -19,7 +19,8 @@ from sxt_jax.io.layout import FLOATS, INTEGERS, Layout, names_from_json, names_t
 from sxt_jax.io.lazy import check_size, lazy_view, reading
 from sxt_jax.io.units import to_voxel_size
 
-SUFFIXES = ('.nrrd', '.nhdr')
+SUFFIXES = ('.nrrd',)
+DETACHED_SUFFIXES = ('.nhdr',)
 DTYPES = (*INTEGERS, *FLOATS)
 SLAB_DEPTH = 1
 _KIND = 'NRRD file'
@@ -156,13 +157,7 @@ def _bare_spacing(header: Mapping[str, Any], order: tuple[int, ...]) -> dict[str
 
 @contextlib.contextmanager
 def create_nrrd(path: Path, layout: Layout) -> Iterator[Callable[[np.ndarray], None]]:
-    """Write a NRRD file slab by slab, as raw or gzip.
-
-    Raises:
-      InputError: a detached header is asked for.
-    """
-    if path.suffix.lower() == '.nhdr':
-        raise InputError(layout.path, 'detached headers are not written', '.nrrd')
+    """Write a NRRD file slab by slab, as raw or gzip."""
     with path.open('wb') as file:
         file.write(_header(layout).encode())
         with contextlib.ExitStack() as stack:

@@ -14,7 +14,7 @@ from sxt_jax.io.files import DATASET_MARK, is_volume, split_dataset
 from sxt_jax.io.tiff import natural_order
 
 LABEL_MARKS = ('.labels', '_labels', '-labels', '.label', '_label', '-label', '.mask', '_mask')
-_FOLDERS = (('images', 'labels'), ('imagesTr', 'labelsTr'), ('image', 'label'), ('raw', 'labels'))
+_FOLDERS = (('images', 'labels'), ('imagesTr', 'labelsTr'))
 _CHANNEL = re.compile(r'_0000$')
 
 
@@ -66,13 +66,21 @@ def find_pairs(
         if not split_dataset(path)[0].exists():
             raise InputError(path, 'does not exist', 'a folder of volumes, or a volume')
     if labels is not None:
-        if is_volume(image_path) and not _holds_volumes(image_path):
-            return [Pair(image_path, Path(labels), _stem(image_path))], []
-        return _pair_folders(image_path, Path(labels))
+        return _pair_two(image_path, Path(labels))
     for image_name, label_name in _FOLDERS:
         if (image_path / image_name).is_dir() and (image_path / label_name).is_dir():
             return _pair_folders(image_path / image_name, image_path / label_name)
     return _pair_within(image_path)
+
+
+def _pair_two(images: Path, labels: Path) -> tuple[list[Pair], list[Unpaired]]:
+    """Two folders by their stems; two volumes, of which one may be a folder of slices, at once."""
+    if _holds_volumes(images) and _holds_volumes(labels):
+        return _pair_folders(images, labels)
+    for path in (images, labels):
+        if _holds_volumes(path) and not is_volume(path):
+            raise InputError(path, 'is a folder of volumes', 'two volumes, or two folders')
+    return [Pair(images, labels, _stem(images))], []
 
 
 def _holds_volumes(path: Path) -> bool:
@@ -88,9 +96,8 @@ def _volumes(folder: Path) -> list[Path]:
 
 
 def _stem(path: Path) -> str:
-    """Name without its suffix."""
-    name = split_dataset(path)[0].name
-    return Path(name).stem if '.' in name else name
+    """Name without its suffix, nor the `.ome` before it."""
+    return split_dataset(path)[0].stem.removesuffix('.ome')
 
 
 def _label_stem(path: Path) -> str | None:
@@ -140,7 +147,7 @@ def _pair_within(path: Path) -> tuple[list[Pair], list[Unpaired]]:
     labels = _by_stem((stem, p) for p in rest if (stem := _label_stem(p)) is not None)
     images = _by_stem((_stem(p), p) for p in rest if p not in labels.values())
     if not files:
-        names = ' or '.join('+'.join(f) for f in _FOLDERS[:2])
+        names = ' or '.join('+'.join(f) for f in _FOLDERS)
         raise InputError(path, 'no volumes here', f'pairs X.tif, X.labels.tif, or folders {names}')
     hint = ('labels named {0}.labels.* or {0}_labels.* beside it', 'an image named {}.* beside it')
     matched, missing = _match(images, labels, hint=hint)

@@ -67,6 +67,13 @@ def list_labels(path: Path) -> list[str]:
         return [f'labels/{name}' for name in names]
 
 
+def list_images(path: Path) -> list[str]:
+    """Names of all images of an OME-Zarr: '/' for its own, then its labels."""
+    with reading(path, _KIND):
+        own = ['/'] if 'multiscales' in _attributes(path, path) else []
+    return own + list_labels(path)
+
+
 def _inside(path: Path, group: Path) -> Path:
     if path.resolve() not in group.resolve().parents or not group.is_dir():
         raise InputError(path, f'no group {group.name!r}', f'one of {_children(path)}')

@@ -1,0 +1,71 @@
+"""Look over a data set or a file: what is in it, and everything that is wrong with it.
+
+    python -m launch.check --input=DATA                      # a file, a folder, a folder of pairs
+    python -m launch.check --input=IMAGES --labels=LABELS --n_classes=3 --output=report.csv
+
+A folder in which images find their labels (`images/` and `labels/`, `imagesTr/` and `labelsTr/`,
+`X.tif` and `X.labels.tif`, …) is checked as training data. Status 0: no errors, 2: errors.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from absl import flags
+from tqdm import tqdm
+
+from launch.common import EXIT_BAD_INPUT, run_main
+from sxt_jax import io
+from sxt_jax.core.errors import InputError
+from sxt_jax.pipelines.check_data import check_pairs, check_volumes
+
+_INPUT = flags.DEFINE_string('input', None, 'Volume, folder of volumes or of pairs.', required=True)
+_LABELS = flags.DEFINE_string('labels', None, 'Label volume, or folder of label volumes.')
+_N_CLASSES = flags.DEFINE_integer('n_classes', None, 'Classes with background: values are below.')
+_IGNORE = flags.DEFINE_integer('ignore_label', None, 'Label value of unlabelled voxels.')
+_PATCH = flags.DEFINE_list('patch', None, 'Patch z,y,x that volumes should hold.')
+_ISOTROPIC = flags.DEFINE_boolean('isotropic', False, 'Warn of voxels that are not cubic.')
+_OUTPUT = flags.DEFINE_string('output', None, 'Write the table here as well (.csv or .json).')
+
+
+def _has_pairs() -> bool:
+    """Whether labels are given, or found beside the images."""
+    try:
+        return _LABELS.value is not None or bool(io.find_pairs(_INPUT.value)[0])
+    except InputError:
+        return False  # told, with all else, when the volumes are checked
+
+
+def main(argv: Sequence[str]) -> int:
+    del argv
+    try:
+        patch = [int(n) for n in _PATCH.value] if _PATCH.value else None
+    except ValueError as error:
+        raise InputError('--patch', ','.join(_PATCH.value), 'three integers') from error
+    with tqdm(unit='file', leave=False, disable=None) as bar:
+        common: dict[str, Any] = {
+            'patch': patch,
+            'isotropic': _ISOTROPIC.value,
+            'on_file': lambda _: bar.update(),
+        }
+        if _has_pairs():
+            report = check_pairs(
+                _INPUT.value, _LABELS.value,
+                n_classes=_N_CLASSES.value, ignore_label=_IGNORE.value, **common,
+            )  # fmt: skip
+        else:
+            report = check_volumes(_INPUT.value, **common)
+    if report.entries:
+        print(report.format_table())
+    for problem in report.problems:
+        print(problem)
+    n_warnings = len(report.problems) - len(report.errors)
+    print(f'{len(report.entries)} files, {len(report.errors)} errors, {n_warnings} warnings')
+    if _OUTPUT.value:
+        io.write_table(_OUTPUT.value, report.columns)
+    return EXIT_BAD_INPUT if report.errors else 0
+
+
+if __name__ == '__main__':
+    run_main(main)

@@ -1,0 +1,411 @@
+"""Look over a data set before any work is done: one table, and all problems at once.
+
+Every file is read once, slab by slab, so that volumes larger than memory can be checked.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from sxt_jax import io
+from sxt_jax.core.errors import InputError
+from sxt_jax.core.volume import Volume, VoxelSize
+
+Severity = Literal['error', 'warning']
+Role = Literal['image', 'labels']
+_SLAB_BYTES = 2**25
+_SIZE_TOLERANCE = 1e-3  # relative; headers round voxel sizes to about four digits
+_ANISOTROPY = 1.01
+_SHOWN_LABELS = 6
+_MAX_BINS = 2**20
+
+
+@dataclasses.dataclass(frozen=True)
+class Problem:
+    """What is wrong with a file; work on it fails if it is an 'error'."""
+
+    severity: Severity
+    file: Path
+    message: str
+
+    def __str__(self) -> str:
+        return f'{self.severity}: {self.file}: {self.message}'
+
+
+@dataclasses.dataclass(frozen=True)
+class Entry:
+    """What one file holds; all fields after `role` are None where it cannot be read.
+
+    Attributes:
+      name: stem shared by image and labels.
+      partner: its labels or image.
+      label_counts: voxels of each value, of integer labels only.
+    """
+
+    name: str
+    file: Path
+    role: Role
+    partner: Path | None = None
+    format: str | None = None
+    shape: tuple[int, ...] | None = None
+    dtype: str | None = None
+    axes: str | None = None
+    voxel_size_nm: VoxelSize | None = None
+    minimum: float | None = None
+    maximum: float | None = None
+    n_nan: int | None = None
+    n_inf: int | None = None
+    label_counts: Mapping[int, int] | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class Report:
+    """The files of a data set and their problems."""
+
+    entries: tuple[Entry, ...]
+    problems: tuple[Problem, ...]
+
+    @property
+    def errors(self) -> tuple[Problem, ...]:
+        return tuple(p for p in self.problems if p.severity == 'error')
+
+    @property
+    def rows(self) -> list[dict[str, Any]]:
+        """One row a file, its columns as text or numbers."""
+        return [_row(entry) for entry in self.entries]
+
+    @property
+    def columns(self) -> dict[str, list[Any]]:
+        """The rows as columns, for `io.write_table`."""
+        rows = self.rows
+        return {key: [row[key] for row in rows] for key in _row(_EMPTY)}
+
+    def format_table(self) -> str:
+        """The rows as aligned text, columns without content left out."""
+        cells = {k: [_text(v) for v in column] for k, column in self.columns.items()}
+        cells = {k: v for k, v in cells.items() if any(c not in ('', '-') for c in v)}
+        widths = {k: max(len(k), *map(len, v)) for k, v in cells.items()}
+        lines = ['  '.join(k.ljust(w) for k, w in widths.items())]
+        for i in range(len(self.entries)):
+            lines.append('  '.join(cells[k][i].ljust(w) for k, w in widths.items()))
+        return '\n'.join(line.rstrip() for line in lines)
+
+    def raise_if_errors(self) -> None:
+        """Raise the first error, saying how many more there are.
+
+        Raises:
+          InputError: there are errors.
+        """
+        if self.errors:
+            n = len(self.errors) - 1
+            more = f' ({n} more error{"s" * (n > 1)}: see launch.check)' if n else ''
+            raise InputError(self.errors[0].file, self.errors[0].message + more)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Rules:
+    """What is asked of the files."""
+
+    values: frozenset[int] | None
+    patch: tuple[int, ...] | None
+    isotropic: bool
+
+
+def check_volumes(
+    paths: str | Path | Iterable[str | Path],
+    *,
+    patch: Sequence[int] | None = None,
+    isotropic: bool = False,
+    on_file: Callable[[Path], None] | None = None,
+) -> Report:
+    """Check volumes that have no labels: readable, finite, not constant, alike.
+
+    Args:
+      paths: volumes, or folders of volumes.
+      patch: (z, y, x) that training or inference will cut out.
+      isotropic: whether cubic voxels are assumed.
+      on_file: called with each file before it is read.
+    """
+    paths = [paths] if isinstance(paths, (str, Path)) else list(paths)
+    problems: list[Problem] = []
+    entries: list[Entry] = []
+    rules = _Rules(None, tuple(patch) if patch else None, isotropic)
+    for path in paths:
+        try:
+            files = io.list_volumes(path)
+        except InputError as error:
+            problems.append(_from_error(Path(path), error))
+            continue
+        for file in files:
+            entries.append(_check_file(file, file.stem, 'image', None, rules, problems, on_file))
+    _check_set(entries, problems)
+    return Report(tuple(entries), tuple(problems))
+
+
+def check_pairs(
+    images: str | Path,
+    labels: str | Path | None = None,
+    *,
+    n_classes: int | None = None,
+    class_names: Mapping[int, str] | None = None,
+    ignore_label: int | None = None,
+    patch: Sequence[int] | None = None,
+    isotropic: bool = False,
+    on_file: Callable[[Path], None] | None = None,
+) -> Report:
+    """Check images with labels, paired as `io.pair` does.
+
+    Args:
+      images, labels: folders or files (see `io.pair`).
+      n_classes: label values must be below it.
+      class_names: label values must be among its keys.
+      ignore_label: one value more that is allowed.
+      patch: (z, y, x) that training will cut out.
+      isotropic: whether cubic voxels are assumed.
+      on_file: called with each file before it is read.
+    """
+    try:
+        pairs, unpaired = io.find_pairs(images, labels)
+    except InputError as error:
+        return Report((), (_from_error(Path(images), error),))
+    problems = [Problem('error', u.file, f'has no partner; expected {u.looked_for}')
+                for u in unpaired]  # fmt: skip
+    values = _allowed_values(n_classes, class_names, ignore_label)
+    rules = _Rules(values, tuple(patch) if patch else None, isotropic)
+    entries: list[Entry] = []
+    for one in pairs:
+        image = _check_file(one.image, one.name, 'image', one.labels, rules, problems, on_file)
+        truth = _check_file(one.labels, one.name, 'labels', one.image, rules, problems, on_file)
+        _check_pair(image, truth, problems)
+        entries += [image, truth]
+    if not pairs:
+        problems.append(Problem('error', Path(images), 'no image has labels'))
+    _check_set([e for e in entries if e.role == 'image'], problems)
+    return Report(tuple(entries), tuple(problems))
+
+
+def _allowed_values(
+    n_classes: int | None, class_names: Mapping[int, str] | None, ignore_label: int | None
+) -> frozenset[int] | None:
+    values = set(class_names or ()) | set(range(n_classes or 0))
+    if not values:
+        return None
+    return frozenset(values | {0} | ({ignore_label} if ignore_label is not None else set()))
+
+
+def _from_error(file: Path, error: InputError) -> Problem:
+    message = str(error).removeprefix(f'{file}: ')
+    return Problem('error', file, message)
+
+
+def _check_file(
+    file: Path,
+    name: str,
+    role: Role,
+    partner: Path | None,
+    rules: _Rules,
+    problems: list[Problem],
+    on_file: Callable[[Path], None] | None,
+) -> Entry:
+    """What a file holds; its problems are appended."""
+    if on_file is not None:
+        on_file(file)
+    entry = Entry(name, file, role, partner)
+    try:
+        volume = io.open_volume(file)
+        entry = dataclasses.replace(
+            entry, format=str(volume.metadata.get('format', '')), shape=tuple(volume.data.shape),
+            dtype=str(volume.dtype), axes=volume.axes, voxel_size_nm=volume.voxel_size_nm,
+        )  # fmt: skip
+        entry = dataclasses.replace(entry, **_scan(volume, count=role == 'labels'))
+    except InputError as error:
+        problems.append(_from_error(file, error))
+        return entry
+    judge = _judge_image if role == 'image' else _judge_labels
+    problems += [Problem(severity, file, message) for severity, message in judge(entry, rules)]
+    return entry
+
+
+def _scan(volume: Volume, *, count: bool) -> dict[str, Any]:
+    """Extremes, NaNs, infinities and, of integers, the voxels of each value: slab by slab."""
+    low, high, n_nan, n_inf = np.inf, -np.inf, 0, 0
+    counts: dict[int, int] | None = {} if count else None
+    n_bytes = int(np.prod(volume.data.shape[1:])) * volume.dtype.itemsize
+    step = max(1, _SLAB_BYTES // max(1, n_bytes))
+    for start in range(0, volume.shape[0], step):
+        slab = volume.data[start : start + step]
+        if slab.dtype.kind == 'f':
+            n_nan += int(np.isnan(slab).sum())
+            n_inf += int(np.isinf(slab).sum())
+            slab = slab[np.isfinite(slab)]
+        if slab.size:
+            low, high = min(low, slab.min().item()), max(high, slab.max().item())
+            counts = _add_counts(counts, slab)
+    seen = low <= high
+    return {
+        'minimum': low if seen else None, 'maximum': high if seen else None,
+        'n_nan': n_nan, 'n_inf': n_inf, 'label_counts': counts,
+    }  # fmt: skip
+
+
+def _add_counts(counts: dict[int, int] | None, slab: np.ndarray) -> dict[int, int] | None:
+    """Counts with those of a slab; None once a value is no integer."""
+    if counts is None:
+        return None
+    if slab.dtype.kind == 'f':
+        if np.any(slab != np.rint(slab)) or np.abs(slab).max() >= 2.0**53:
+            return None
+        slab = slab.astype(np.int64)
+    low, high = int(slab.min()), int(slab.max())
+    if high - low < _MAX_BINS:
+        # Subtracting in the slab's own dtype could overflow, in int64 it cannot within the bins.
+        bins = np.bincount((slab.astype(np.int64) - low).ravel())
+        values, n = np.flatnonzero(bins) + low, bins[bins > 0]
+    else:
+        values, n = np.unique(slab, return_counts=True)
+    for value, k in zip(values.tolist(), n.tolist(), strict=True):
+        counts[value] = counts.get(value, 0) + k
+    return counts
+
+
+def _judge_image(entry: Entry, rules: _Rules) -> list[tuple[Severity, str]]:
+    found = _judge_finite(entry)
+    if entry.minimum is not None and entry.minimum == entry.maximum and not found:
+        found.append(('error', f'is constant: every voxel is {entry.minimum:g}'))
+    shape = (entry.shape or ())[:3]
+    if rules.patch and any(n < p for n, p in zip(shape, rules.patch, strict=False)):
+        found.append(
+            ('warning', f'shape {_times(shape)} is smaller than a patch {_times(rules.patch)}: '
+             'it will be padded')
+        )  # fmt: skip
+    size = entry.voxel_size_nm
+    if rules.isotropic and size and max(size) > _ANISOTROPY * min(size):
+        found.append(('warning', f'voxels of {_size(size)} nm are not cubic, which is assumed'))
+    return found
+
+
+def _judge_finite(entry: Entry) -> list[tuple[Severity, str]]:
+    found: list[tuple[Severity, str]] = []
+    if entry.n_nan or entry.n_inf:
+        found.append(('error', f'{entry.n_nan} NaN and {entry.n_inf} infinite voxels'))
+    return found
+
+
+def _judge_labels(entry: Entry, rules: _Rules) -> list[tuple[Severity, str]]:
+    found = _judge_finite(entry)
+    if entry.axes != 'zyx':
+        found.append(('error', f'labels have axes {entry.axes}; expected zyx'))
+    counts = entry.label_counts
+    if counts is None:
+        found.append(('error', 'labels are not integers'))
+        return found
+    if set(counts) <= {0}:
+        found.append(('error', 'labels are empty: background only'))
+    if rules.values is not None and (outside := sorted(set(counts) - rules.values)):
+        found.append(
+            ('error', f'label values {_shorten(outside)} outside the class list '
+             f'{_shorten(sorted(rules.values))}')
+        )  # fmt: skip
+    return found
+
+
+def _check_pair(image: Entry, labels: Entry, problems: list[Problem]) -> None:
+    if image.shape is None or labels.shape is None:
+        return
+    if image.shape[:3] != labels.shape[:3]:
+        message = (
+            f'shape {_times(labels.shape[:3])} differs from {_times(image.shape[:3])} of its image '
+            f'{image.file.name}'
+        )
+        problems.append(Problem('error', labels.file, message))
+    if not _same_size(image.voxel_size_nm, labels.voxel_size_nm):
+        message = (
+            f'voxel size {_size(labels.voxel_size_nm)} nm differs from '
+            f'{_size(image.voxel_size_nm)} nm of its image {image.file.name}'
+        )
+        problems.append(Problem('warning', labels.file, message))
+
+
+def _same_size(a: VoxelSize | None, b: VoxelSize | None) -> bool:
+    """Whether two sizes agree; an unknown one contradicts nothing."""
+    return a is None or b is None or np.allclose(a, b, rtol=_SIZE_TOLERANCE, atol=0)
+
+
+def _check_set(images: Sequence[Entry], problems: list[Problem]) -> None:
+    """Compare the images that could be read with the first of them."""
+    read = [e for e in images if e.shape is not None]
+    if not read:
+        return
+    first = read[0]
+    sized = next((e for e in read if e.voxel_size_nm), None)
+    for entry in read[1:]:
+        if entry.dtype != first.dtype:
+            message = f'dtype {entry.dtype} differs from {first.dtype} of {first.file.name}'
+            problems.append(Problem('warning', entry.file, message))
+        if _channels(entry) != _channels(first):
+            message = (
+                f'{_channels(entry)} channels; expected {_channels(first)} as {first.file.name}'
+            )
+            problems.append(Problem('error', entry.file, message))
+        if sized and not _same_size(entry.voxel_size_nm, sized.voxel_size_nm):
+            message = (
+                f'voxel size {_size(entry.voxel_size_nm)} nm differs from '
+                f'{_size(sized.voxel_size_nm)} nm of {sized.file.name}'
+            )
+            problems.append(Problem('warning', entry.file, message))
+    unsized = [e for e in read if e.voxel_size_nm is None]
+    if unsized:
+        message = f'voxel size unknown (of {len(unsized)} of {len(read)} images)'
+        problems.append(Problem('warning', unsized[0].file, message))
+
+
+def _channels(entry: Entry) -> int:
+    return entry.shape[3] if entry.shape is not None and len(entry.shape) > 3 else 1
+
+
+def _row(entry: Entry) -> dict[str, Any]:
+    counts = entry.label_counts
+    return {
+        'name': entry.name,
+        'file': str(entry.file),
+        'role': entry.role,
+        'format': entry.format,
+        'shape': _times(entry.shape) if entry.shape else None,
+        'dtype': entry.dtype,
+        'axes': entry.axes,
+        'voxel_size_nm': _size(entry.voxel_size_nm) if entry.voxel_size_nm else None,
+        'min': entry.minimum,
+        'max': entry.maximum,
+        'nan': entry.n_nan,
+        'inf': entry.n_inf,
+        'labels': _shorten([f'{v}:{n}' for v, n in sorted(counts.items())]) if counts else None,
+        'pair': entry.partner.name if entry.partner else None,
+    }
+
+
+_EMPTY = Entry('', Path(), 'image')
+
+
+def _text(value: Any) -> str:
+    if value is None:
+        return '-'
+    return f'{value:.6g}' if isinstance(value, float) else str(value)
+
+
+def _times(shape: Sequence[int]) -> str:
+    return '×'.join(str(n) for n in shape)
+
+
+def _size(size: VoxelSize | None) -> str:
+    return '×'.join(f'{s:.6g}' for s in size) if size else 'unknown'
+
+
+def _shorten(values: Sequence[Any]) -> str:
+    shown = ' '.join(str(v) for v in values[:_SHOWN_LABELS])
+    n = len(values)
+    return shown if n <= _SHOWN_LABELS else f'{shown} … {values[-1]} ({n} values)'
