@@ -1,8 +1,9 @@
-"""Parallel-beam tomography around the y axis: projection, its adjoint, filtered back-projection, SIRT.
+"""Parallel-beam tomography around y: projection, its adjoint, filtered back-projection, SIRT.
 
-Geometry. The tilt axis is y, as IMOD has it: every (z, x) plane is a 2-D problem of its own. At tilt
-`angle` a voxel at (z, x) from the centre lies at detector position u = x cos(angle) + z sin(angle)
-and at depth t = z cos(angle) - x sin(angle), so the beam of the untilted view runs along z.
+Geometry. The tilt axis is y, as IMOD has it: every (z, x) plane is a 2-D problem of its own. At
+tilt `angle` a voxel at (z, x) from the centre lies at detector position
+u = x cos(angle) + z sin(angle) and at depth t = z cos(angle) - x sin(angle), so the beam of the
+untilted view runs along z.
 Lengths are in voxels; positions count from the centres of the volume and of the detector.
 
 The kernels work on `rows` [z, x, y]: with y last every gather fetches one contiguous row, which XLA
@@ -36,7 +37,7 @@ def detector_width(shape: tuple[int, int, int], angles_rad: np.ndarray) -> int:
 
 
 def angular_weights(angles_rad: np.ndarray) -> np.ndarray:
-    """Share of the half circle that each view stands for, in radians: half the way to its neighbours.
+    """Share of the half circle that each view stands for: half-way to its neighbours, in radians.
 
     A gap wider than 1.5 of the median one is a missing wedge: nobody stands for it.
 
@@ -204,7 +205,7 @@ def backproject(views: jax.Array, angles_rad: jax.Array, *, plane: tuple[int, in
     return jnp.transpose(summed, (0, 2, 1))
 
 
-FilterName = Literal['ramp', 'hann']
+FilterName = Literal['ramp', 'cosine', 'hann']
 
 
 def _ramp_response(n_detector: int, name: FilterName) -> np.ndarray:
@@ -218,9 +219,13 @@ def _ramp_response(n_detector: int, name: FilterName) -> np.ndarray:
     kernel = np.where(lag % 2 == 1, -1 / (np.pi * np.maximum(lag, 1)) ** 2, 0.0)
     kernel[0] = 0.25
     response = np.fft.rfft(kernel).real
-    if name == 'hann':
-        response *= 0.5 + 0.5 * np.cos(np.pi * np.arange(response.size) / (response.size - 1))
-    return response
+    phase = np.pi * np.arange(response.size) / (response.size - 1)
+    windows: dict[str, np.ndarray | float] = {
+        'ramp': 1.0,
+        'cosine': np.cos(phase / 2),
+        'hann': 0.5 + 0.5 * np.cos(phase),
+    }
+    return response * windows[name]
 
 
 @functools.partial(jax.jit, static_argnames=('plane', 'filter_name'))
@@ -242,7 +247,7 @@ def filtered_backprojection(
       angles_rad: [view] tilts in radians.
       weights_rad: [view] of `angular_weights`.
       plane: (z, x) size of the volume.
-      filter_name: 'ramp' (sharpest) or 'hann' (ramp times a Hann window: half the noise).
+      filter_name: 'ramp', or the ramp times half a 'cosine' or a 'hann' window: smoother in turn.
 
     Returns:
       [z, y, x] volume, in units of `views` per voxel.

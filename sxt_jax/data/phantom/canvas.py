@@ -131,7 +131,7 @@ class Canvas:
             whole += float(covered.sum(dtype=np.float64))
             covered *= self.allowed(part, over, cell)
             sampled += float(covered.sum(dtype=np.float64))
-            value = np.float32(lac)
+            value: np.ndarray = np.array(lac, np.float32)
             if pattern is not None and self.parameters.texture > 0:
                 relative = pattern(*self.texture.at(part, offset), distance)
                 value = value * (1 + np.float32(self.parameters.texture) * relative)

@@ -82,7 +82,7 @@ class SceneParameters:
     cell_deformation: float = 0.08
     cell_roughness: float = 0.02
     membrane_nm: float = 60.0
-    nucleus_fraction: Range = (0.58, 0.68)
+    nucleus_fraction: Range = (0.62, 0.72)
     n_nucleoli: Count = (1, 2)
     nucleolus_radius_nm: Range = (350, 600)
     n_mitochondria: Count = (6, 12)
@@ -92,9 +92,9 @@ class SceneParameters:
     lipid_droplet_radius_nm: Range = (130, 300)
     n_vacuoles: Count = (1, 4)
     vacuole_radius_nm: Range = (180, 380)
-    n_filopodia: Count = (6, 14)
+    n_filopodia: Count = (8, 20)
     filopodium_radius_nm: Range = (70, 110)
-    filopodium_length_nm: Range = (400, 1200)
+    filopodium_length_nm: Range = (400, 1600)
     n_beads: Count = (1, 3)
     bead_radius_nm: Range = (500, 1000)
     n_fiducials: Count = (0, 0)
@@ -135,7 +135,7 @@ class ImagingParameters:
       n_depth_slabs: slabs of equal defocus into which the depth is divided.
       jitter_px: standard deviation of the misalignment of views, in pixels along y and u.
       method: 'fbp' (filtered back-projection) or 'sirt'.
-      filter_name: filter of 'fbp', 'ramp' or 'hann'.
+      filter_name: filter of 'fbp', from sharp and noisy to smooth: 'ramp', 'cosine' or 'hann'.
       n_iterations: sweeps of 'sirt'.
     """
 
@@ -148,7 +148,7 @@ class ImagingParameters:
     n_depth_slabs: int = 5
     jitter_px: float = 0.3
     method: Literal['fbp', 'sirt'] = 'fbp'
-    filter_name: Literal['ramp', 'hann'] = 'hann'
+    filter_name: Literal['ramp', 'cosine', 'hann'] = 'cosine'
     n_iterations: int = 30
 
     def __post_init__(self) -> None:
@@ -160,5 +160,7 @@ class ImagingParameters:
             raise InputError('photons_per_pixel', f'{self.photons_per_pixel}', 'positive or None')
         if self.n_depth_slabs < 1:
             raise InputError('n_depth_slabs', f'{self.n_depth_slabs}', 'at least 1')
+        if self.filter_name not in ('ramp', 'cosine', 'hann'):
+            raise InputError('filter_name', repr(self.filter_name), "'ramp', 'cosine' or 'hann'")
         if self.method not in ('fbp', 'sirt'):
             raise InputError('method', repr(self.method), "'fbp' or 'sirt'")

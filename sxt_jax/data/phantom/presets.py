@@ -44,9 +44,9 @@ def adherent_cell_parameters(
         container='grid',
         n_cells=(1, 1),
         adherent=True,
-        cell_semi_axes_nm=((2400, 3000), (3200, 4000), (3600, 4600)),
-        cell_deformation=0.05,
-        cell_roughness=0.008,
+        cell_semi_axes_nm=((1800, 2300), (2800, 3800), (4200, 5400)),
+        cell_deformation=0.12,
+        cell_roughness=0.01,
         nucleus_fraction=(0.36, 0.46),
         n_nucleoli=(1, 3),
         nucleolus_radius_nm=(300, 450),
@@ -76,8 +76,8 @@ def adherent_cell_parameters(
 
 
 def _photons(voxel_size_nm: float) -> float:
-    """Photons on a detector pixel as wide as a voxel: 400 on 32 nm, in proportion to its area."""
-    return 400 * (voxel_size_nm / 32) ** 2
+    """Photons on a detector pixel as wide as a voxel: 1000 on 32 nm, in proportion to its area."""
+    return 1000 * (voxel_size_nm / 32) ** 2
 
 
 def t_cell(

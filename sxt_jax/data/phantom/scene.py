@@ -7,10 +7,11 @@ import dataclasses
 import numpy as np
 
 from . import classes
-from .canvas import Canvas, ObjectRecord, object_table
-from .cell import Organelles, Surroundings, draw, paint_body, place_body, varied
+from .body import Surroundings, draw, paint_body, place_bodies, varied
+from .canvas import Canvas, object_table
+from .organelles import Organelles
 from .parameters import Range, SceneParameters
-from .shapes import StarBody, ball
+from .shapes import ball
 from .texture import random_texture
 
 
@@ -39,11 +40,12 @@ def build_scene(rng: np.random.Generator, parameters: SceneParameters) -> Scene:
     canvas = Canvas(parameters, texture)
     surroundings = _surroundings(rng, parameters)
     _paint_surroundings(canvas, surroundings)
-    bodies: list[StarBody] = []
-    cells: list[ObjectRecord] = []
-    for label in range(1, int(rng.integers(parameters.n_cells[0], parameters.n_cells[1] + 1)) + 1):
-        bodies.append(place_body(rng, parameters, surroundings, bodies))
-        cells.append(paint_body(rng, canvas, bodies[-1], label=label, floor=surroundings.floor))
+    n_cells = int(rng.integers(parameters.n_cells[0], parameters.n_cells[1] + 1))
+    bodies = place_bodies(rng, parameters, surroundings, n_cells)
+    cells = [
+        paint_body(rng, canvas, body, label=label, floor=surroundings.floor)
+        for label, body in enumerate(bodies, start=1)
+    ]
     label = _paint_balls(
         rng,
         canvas,
@@ -84,7 +86,7 @@ def _surroundings(rng: np.random.Generator, parameters: SceneParameters) -> Surr
             tube_radius=parameters.capillary_inner_radius_nm,
         )
     if parameters.adherent or parameters.container == 'grid':
-        return Surroundings(floor=0.06 * z)
+        return Surroundings(floor=0.15 * z)
     return Surroundings()
 
 

@@ -6,6 +6,8 @@ All lengths are in nm and all points (z, y, x). A distance is negative inside.
 from __future__ import annotations
 
 import dataclasses
+import functools
+import itertools
 from typing import Protocol
 
 import numpy as np
@@ -34,7 +36,7 @@ class Shape(Protocol):
 
 @dataclasses.dataclass(frozen=True)
 class StarBody:
-    """An ellipsoid whose radius is modulated by waves over the unit sphere: p = c + Rᵀ (a ∘ f(d) d).
+    """An ellipsoid with waves on its radius: surface points are c + Rᵀ (a ∘ f(d) d), |d| = 1.
 
     Attributes:
       centre: [3] in nm.
@@ -133,14 +135,14 @@ class Tube:
 
     def distance(self, points: Points) -> np.ndarray:
         line = self.line.astype(np.float32)
-        nearest: np.ndarray | None = None
-        for start, end in zip(line[:-1], line[1:], strict=True):
+        nearest = np.full(np.broadcast_shapes(*(p.shape for p in points)), np.inf, np.float32)
+        for start, end in itertools.pairwise(line):
             step = end - start
             offsets = [p - s for p, s in zip(points, start, strict=True)]
             along = sum(o * s for o, s in zip(offsets, step, strict=True)) / (step @ step)
             along = np.clip(along, 0, 1)
             squared = sum((o - along * s) ** 2 for o, s in zip(offsets, step, strict=True))
-            nearest = squared if nearest is None else np.minimum(nearest, squared)
+            np.minimum(nearest, squared, out=nearest)
         return np.sqrt(nearest) - np.float32(self.tube_radius)
 
     def length(self) -> float:
@@ -174,6 +176,7 @@ def ball(centre: np.ndarray, radius: float) -> StarBody:
     return StarBody(centre, np.full(3, radius), np.eye(3), np.zeros((0, 3)), none, none)
 
 
+@functools.cache
 def _sphere_quadrature() -> tuple[np.ndarray, np.ndarray]:
     """Directions [n, 3] and weights [n] that integrate over the unit sphere (Gauss × trapezoid)."""
     cosine, weight = np.polynomial.legendre.leggauss(96)

@@ -51,9 +51,7 @@ class SimulatedTomogram:
     tilt_deg: np.ndarray
 
 
-def simulate(
-    seed: int, *, scene: SceneParameters, imaging: ImagingParameters
-) -> SimulatedTomogram:
+def simulate(seed: int, *, scene: SceneParameters, imaging: ImagingParameters) -> SimulatedTomogram:
     """Simulate one tomogram; the same seed and parameters give the same bits on the same machine.
 
     Args:
@@ -61,16 +59,13 @@ def simulate(
       scene: what is imaged.
       imaging: how it is imaged and reconstructed.
     """
-    scene_seed, jitter_seed = np.random.SeedSequence(seed).spawn(2)
+    scene_seed, imaging_seed = np.random.SeedSequence(seed).spawn(2)
     built = build_scene(np.random.default_rng(scene_seed), scene)
-    shifts = np.random.default_rng(jitter_seed).normal(
-        0, imaging.jitter_px, (imaging.n_views, 2)
-    )
     series = tilt_series(
-        jax.random.key(seed), built.absorption, shifts, scene=scene, imaging=imaging
+        np.random.default_rng(imaging_seed), built.absorption, scene=scene, imaging=imaging
     )
-    image = reconstruct(series, scene=scene, imaging=imaging)
-    return _collect(built, np.asarray(image), np.asarray(series), scene=scene, imaging=imaging)
+    image = np.asarray(reconstruct(series, scene=scene, imaging=imaging))
+    return _collect(built, image, series, scene=scene, imaging=imaging)
 
 
 def _surrounding_lac(scene: SceneParameters) -> float:
@@ -79,52 +74,54 @@ def _surrounding_lac(scene: SceneParameters) -> float:
 
 
 def tilt_series(
-    key: jax.Array,
+    rng: np.random.Generator,
     absorption: np.ndarray,
-    shifts_px: np.ndarray,
     *,
     scene: SceneParameters,
     imaging: ImagingParameters,
-) -> jax.Array:
-    """Optical depths measured of a scene, see `optics.record_tilt_series`.
+) -> np.ndarray:
+    """Tilt series of a scene as the microscope records it.
 
     Args:
-      key: for the photon noise.
+      rng: source of misalignment and photon noise.
       absorption: [z, y, x] LAC in µm⁻¹.
-      shifts_px: [view, 2] misalignment along (y, u) in pixels.
       scene: its voxel size and container.
       imaging: tilts, optics and photons.
 
     Returns:
-      [view, y, u] float32 optical depth, above that of the ice where it has no end.
+      [view, y, u] float32 optical depth, above that of the ice where the ice has no end.
     """
     angles = optics.tilt_angles(imaging)
-    voxel_um = scene.voxel_size_nm * 1e-3
-    around = _surrounding_lac(scene)
+    voxel_um, around = scene.voxel_size_nm * 1e-3, _surrounding_lac(scene)
     slabs = tomography.slab_centres(scene.shape, imaging.n_depth_slabs)
     sigmas = optics.blur_sigma_nm(imaging, slabs * scene.voxel_size_nm) / scene.voxel_size_nm
-    thickness = scene.shape[0] * voxel_um if scene.container == 'grid' else 0.0
-    photons = np.inf if imaging.photons_per_pixel is None else imaging.photons_per_pixel
-    return optics.record_tilt_series(
-        key,
+    shifts = rng.normal(0, imaging.jitter_px, (imaging.n_views, 2))
+    depths = optics.optical_depths(
         jnp.asarray((absorption - np.float32(around)) * np.float32(voxel_um)),
         jnp.asarray(angles, jnp.float32),
-        jnp.asarray(shifts_px, jnp.float32),
+        jnp.asarray(shifts, jnp.float32),
         jnp.asarray(slabs, jnp.float32),
         jnp.asarray(sigmas, jnp.float32),
-        jnp.asarray(photons, jnp.float32),
-        jnp.asarray(around * thickness / np.maximum(np.cos(angles), 0.05), jnp.float32),
         n_detector=tomography.detector_width(scene.shape, angles),
+    )
+    if imaging.photons_per_pixel is None:
+        return np.asarray(depths)
+    thickness = scene.shape[0] * voxel_um if scene.container == 'grid' else 0.0
+    return optics.photon_noise(
+        rng,
+        np.asarray(depths),
+        photons=imaging.photons_per_pixel,
+        surrounding_depth=around * thickness / np.maximum(np.cos(angles), 0.05),
     )
 
 
 def reconstruct(
-    series: jax.Array, *, scene: SceneParameters, imaging: ImagingParameters
+    series: np.ndarray | jax.Array, *, scene: SceneParameters, imaging: ImagingParameters
 ) -> jax.Array:
     """[z, y, x] float32 LAC in µm⁻¹ from the optical depths of `tilt_series`."""
     angles = optics.tilt_angles(imaging)
     around, voxel_um = _surrounding_lac(scene), scene.voxel_size_nm * 1e-3
-    plane = (scene.shape[0], scene.shape[2])
+    plane, series = (scene.shape[0], scene.shape[2]), jnp.asarray(series)
     angles32 = jnp.asarray(angles, jnp.float32)
     if imaging.method == 'fbp':
         weights = jnp.asarray(tomography.angular_weights(angles), jnp.float32)

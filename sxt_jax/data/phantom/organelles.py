@@ -1,4 +1,4 @@
-"""One cell: its body, where it lies, and what is inside and around it."""
+"""What is inside and around one cell: nucleus, organelles, filopodia."""
 
 from __future__ import annotations
 
@@ -8,144 +8,12 @@ from collections.abc import Callable
 import numpy as np
 
 from . import classes, texture
+from .body import Surroundings, draw, varied
 from .canvas import Canvas, ObjectRecord, Pattern
-from .parameters import Range, SceneParameters
-from .shapes import (
-    FlatBottomed,
-    Shape,
-    StarBody,
-    Tube,
-    ball,
-    random_rotation,
-    random_star_body,
-    random_tube,
-    surface_points,
-)
+from .parameters import Range
+from .shapes import Shape, StarBody, Tube, ball, random_rotation, random_star_body, random_tube
 
 _GAP_NM = 30.0  # between organelles: two membranes and a thin film of cytosol
-
-
-@dataclasses.dataclass(frozen=True)
-class Surroundings:
-    """What bounds the space that cells may take, in nm.
-
-    Attributes:
-      tube_centre: (z, x) of the axis of a capillary along y.
-      tube_radius: its inner radius, None without a capillary.
-      floor: top of the support film, None without one.
-    """
-
-    tube_centre: tuple[float, float] = (0.0, 0.0)
-    tube_radius: float | None = None
-    floor: float | None = None
-
-    def hold(self, points: np.ndarray) -> bool:
-        """Whether all points [n, 3] lie inside the capillary, if there is one."""
-        if self.tube_radius is None:
-            return True
-        radial = np.hypot(points[:, 0] - self.tube_centre[0], points[:, 2] - self.tube_centre[1])
-        return bool(radial.max() <= self.tube_radius)
-
-
-def draw(rng: np.random.Generator, interval: Range) -> float:
-    """A number from a range."""
-    return float(rng.uniform(*interval))
-
-
-def varied(rng: np.random.Generator, mean: float, parameters: SceneParameters) -> float:
-    """The LAC of one object, within two standard deviations of the mean."""
-    return mean * (1 + parameters.absorption_variation * float(np.clip(rng.normal(), -2, 2)))
-
-
-def place_body(
-    rng: np.random.Generator,
-    parameters: SceneParameters,
-    surroundings: Surroundings,
-    others: list[StarBody],
-) -> StarBody:
-    """The body of a new cell, as close to the others as they leave room, mostly in the volume.
-
-    Bodies may overlap by a few percent of their size: the later one is then flattened there, as
-    cells that touch are. Where nothing fits the cell is drawn smaller.
-    """
-    rotation = np.eye(3) if parameters.adherent else random_rotation(rng)
-    if parameters.adherent:
-        angle = rng.uniform(0, 2 * np.pi)
-        rotation[1:, 1:] = [[np.cos(angle), np.sin(angle)], [-np.sin(angle), np.cos(angle)]]
-    semi_axes = np.array([draw(rng, interval) for interval in parameters.cell_semi_axes_nm])
-    body = random_star_body(
-        rng,
-        np.zeros(3),
-        semi_axes,
-        rotation,
-        deformation=parameters.cell_deformation,
-        roughness=parameters.cell_roughness,
-    )
-    extent = np.array(parameters.extent_nm)
-    while True:
-        best, best_gap = None, np.inf
-        surface = surface_points(body)
-        for _ in range(150):
-            centre = rng.uniform(0.15, 0.85, 3) * extent
-            if surroundings.floor is not None:
-                centre[0] = surroundings.floor + 0.3 * body.semi_axes[0]
-            moved = surface + centre
-            seen = ((moved >= 0) & (moved <= extent)).all(1)
-            if surroundings.floor is not None:
-                seen |= moved[:, 0] < surroundings.floor
-            # A lone cell lies wholly in the volume, one of several may leave it a little.
-            if seen.mean() < (0.9 if others else 1.0) or not surroundings.hold(moved):
-                continue
-            points = (moved[:, 0], moved[:, 1], moved[:, 2])
-            gap = min((float(other.distance(points).min()) for other in others), default=0.0)
-            if -0.08 * body.semi_axes.mean() <= gap < best_gap:
-                best, best_gap = centre, gap
-        if best is not None:
-            return dataclasses.replace(body, centre=best)
-        body = dataclasses.replace(body, semi_axes=0.92 * body.semi_axes)
-
-
-def paint_body(
-    rng: np.random.Generator,
-    canvas: Canvas,
-    body: StarBody,
-    *,
-    label: int,
-    floor: float | None,
-) -> ObjectRecord:
-    """Paint a cell's cytoplasm and plasma membrane."""
-    parameters = canvas.parameters
-    lac = varied(rng, parameters.absorption.cytoplasm, parameters)
-    membrane = parameters.absorption.membrane / parameters.absorption.cytoplasm - 1
-    thickness = max(parameters.membrane_nm, canvas.voxel)
-
-    def pattern(fine: np.ndarray, coarse: np.ndarray, distance: np.ndarray) -> np.ndarray:
-        shell = np.clip(0.5 + (distance + thickness) / canvas.voxel, 0, 1)
-        inside = texture.cytoplasm_pattern(fine, coarse)
-        return inside + shell * (membrane + 0.05 * fine - inside)
-
-    shape: Shape = body if floor is None else FlatBottomed(body, floor)
-    record = canvas.paint(
-        rng,
-        shape,
-        class_id=classes.CYTOPLASM,
-        lac=lac,
-        over=(classes.BACKGROUND,),
-        instance=label,
-        pattern=pattern,
-    )
-    record.cell = label
-    _label_membrane(canvas, shape, label, thickness)
-    return record
-
-
-def _label_membrane(canvas: Canvas, shape: Shape, label: int, thickness: float) -> None:
-    box, _ = canvas.box(shape)
-    for plane in range(box[0].start, box[0].stop):
-        part = (slice(plane, plane + 1), box[1], box[2])
-        shell = shape.distance(canvas.points(part)) > -thickness
-        shell &= canvas.instances[part] == label
-        canvas.labels[part][shell] = classes.MEMBRANE
 
 
 class Organelles:
@@ -221,7 +89,6 @@ class Organelles:
     def _nucleus(self) -> ObjectRecord | None:
         p, rng, body = self.parameters, self.rng, self.body
         size = draw(rng, p.nucleus_fraction)
-        low, high = body.bounds()
         tries = iter(range(200))
 
         def propose() -> Shape:
@@ -236,7 +103,7 @@ class Organelles:
             axes = size * shrink * body.semi_axes * rng.uniform(0.9, 1.08, 3)
             if p.adherent:
                 axes[0] = 0.48 * shrink * body.semi_axes[0]
-            return random_star_body(rng, centre, axes, body.rotation, deformation=0.03)
+            return random_star_body(rng, centre, axes, body.rotation, deformation=0.05)
 
         shape = self._try(propose, (classes.CYTOPLASM,), 60)
         if shape is None:
