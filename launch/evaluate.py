@@ -41,8 +41,6 @@ def main(argv: Sequence[str]) -> None:
 
     if not _TRUTH.value or (_CHECKPOINT.value and _PREDICTION.value):
         raise InputError('command line', 'unclear', '--truth and --prediction or --checkpoint')
-    if _CHECKPOINT.value and not _OUTPUT.value:
-        raise InputError('command line', 'no --output', 'a folder for the predictions')
     options = evaluation.Options(
         baselines=tuple(_BASELINES.value),
         foreground=_FOREGROUND.value,
@@ -55,6 +53,8 @@ def main(argv: Sequence[str]) -> None:
     if _VOXEL_SIZE.value:
         options = dataclasses.replace(options, voxel_size_nm=check_voxel_size(_VOXEL_SIZE.value))
     if _CHECKPOINT.value:
+        if not _OUTPUT.value:
+            raise InputError('command line', 'no --output', 'a folder for the predictions')
         log_devices()
         cases = evaluation.predict_with_checkpoint(
             _CHECKPOINT.value, _TRUTH.value, _IMAGE.value, _OUTPUT.value, dataset=_DATASET.value

@@ -312,8 +312,10 @@ def _test(table: Columns) -> tuple[Columns, list[str]]:
                 continue
             row = {'method': method, 'class': name, 'measure': measure}
             rows.append({**row, **dataclasses.asdict(paired_t_test(found, true))})
-    note = f'no paired t-test, which takes two volumes with sizes, for {", ".join(missing)}'
-    return _to_columns(rows), [note] if missing else []
+    if not missing:
+        return _to_columns(rows), []
+    which = f' for {", ".join(missing)}' if rows else ''
+    return _to_columns(rows), [f'no paired t-test{which}: it takes two volumes with sizes']
 
 
 def _to_columns(rows: Sequence[Mapping[str, Any]]) -> Columns:
