@@ -37,7 +37,7 @@ from sxt_jax.data.intensity import Intensity
 from sxt_jax.data.patches import Sampling
 from sxt_jax.data.pipeline import PatchStream
 from sxt_jax.inference import make_apply_fn
-from sxt_jax.io import pair
+from sxt_jax.io import Pair, pair
 from sxt_jax.models import build_model, model_config
 from sxt_jax.pipelines.check_data import check_pairs
 from sxt_jax.plots import learning_curves, save_figure
@@ -255,22 +255,22 @@ def _start(config: Any, run: Run, data: TrainingData) -> tuple[TrainState, Progr
     return state, Progress()
 
 
-def _checked_pairs(images: str, labels: str, classes: Classes | None, config: Any) -> list[Any]:
-    """Pairs of a folder that nothing is wrong with; warnings are logged."""
+def _checked_pairs(
+    images: str, labels: str, classes: Classes | None, config: Any
+) -> Sequence[Pair]:
+    """Pairs of a folder in which no error was found; warnings are logged."""
     report = check_pairs(
         images,
         labels or None,
-        values=None if classes is None else _allowed_values(classes),
+        class_names=classes.value_names if classes else None,
+        ignore_label=config.data.ignore_value,
         patch=None if config.data.working_shape else tuple(config.data.patch),
     )
-    logging.info('Training data:\n%s', report.format_table())
+    logging.info('Training data in %s:\n%s', images, report.format_table())
+    for problem in report.problems:
+        logging.warning('%s', problem)
     report.raise_if_errors()
-    return list(pair(images, labels or None))
-
-
-def _allowed_values(classes: Classes) -> tuple[int, ...]:
-    ignored = () if classes.ignore_value is None else (classes.ignore_value,)
-    return (*classes.values, *ignored)
+    return pair(images, labels or None)
 
 
 def _working_shape(config: Any) -> tuple[int, int, int] | None:

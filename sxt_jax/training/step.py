@@ -62,7 +62,7 @@ def make_train_step(
         updates, optimizer_state = optimizer.update(
             gradients, state.optimizer_states[objective.name], state.params
         )
-        metrics = {'loss': loss, 'gradient_norm': optax.global_norm(gradients), **extra}
+        metrics = {'loss': loss, 'gradient_norm': optax.tree.norm(gradients), **extra}
         return (
             TrainState(
                 step=state.step + 1,

@@ -1,0 +1,80 @@
+"""Every config and variant makes a network that trains on its patches."""
+
+import importlib
+import inspect
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import pytest
+from ml_collections import ConfigDict
+
+import configs
+from configs import common
+from sxt_jax.models import build_model, model_config
+
+NAMES = sorted(
+    p.stem for p in Path(configs.__path__[0]).glob('*.py') if p.stem not in ('__init__', 'common')
+)
+VARIANTS = [
+    (name, variant)
+    for name in NAMES
+    for variant in getattr(importlib.import_module(f'configs.{name}'), 'VARIANTS', ('',))
+]
+
+
+def _config(name, variant):
+    get_config = importlib.import_module(f'configs.{name}').get_config
+    return get_config(variant) if inspect.signature(get_config).parameters else get_config()
+
+
+@pytest.mark.parametrize(('name', 'variant'), VARIANTS)
+def test_config(name, variant):
+    config = _config(name, variant)
+    module = importlib.import_module(f'configs.{name}')
+    assert f'python -m launch.{"demo" if name == "demo" else "train"}' in module.__doc__
+    model = build_model({**config.model, 'n_labels': 3})
+    patch = tuple(config.data.patch)
+    for sides in (patch, config.inference.tile):
+        assert all(s % m == 0 for s, m in zip(sides, model.side_multiple, strict=True))
+    image = jnp.zeros((1, *patch, 1))
+    heads, variables = jax.eval_shape(
+        lambda key, x: model.init_with_output(key, x), jax.random.key(0), image
+    )
+    assert heads['logits'].shape == (1, *patch, 3)
+    assert variables['params']
+    assert build_model(model_config(model)) == model
+    if config.data.sampling == 'strided':
+        assert all(s <= p for s, p in zip(config.data.stride, patch, strict=True))
+
+
+@pytest.mark.parametrize(('name', 'variant'), VARIANTS)
+def test_no_field_is_unknown_to_common(name, variant):
+    known = common.get_config()
+    for field, value in _config(name, variant).items():
+        if field in ('model', 'simulation'):
+            continue
+        assert field in known, field
+        if isinstance(value, ConfigDict):
+            assert set(value) == set(known[field]), field
+
+
+def test_the_published_acseg_experiment():
+    config = _config('acseg', '')
+    model = build_model({**config.model, 'n_labels': 2})
+    shapes = jax.eval_shape(model.init, jax.random.key(0), jnp.zeros((1, 16, 16, 16, 1)))
+    assert sum(leaf.size for leaf in jax.tree.leaves(shapes['params'])) == 23_538_210
+    assert (config.epochs, config.batch_size) == (200, 24)
+    assert config.data.working_shape == (256, 256, 256)
+    assert (config.data.patch, config.data.stride) == ((64,) * 3, (32,) * 3)
+    assert config.data.validation_fraction == 0.2
+    optimizer = config.optimizer
+    assert (optimizer.name, optimizer.learning_rate, optimizer.momentum) == ('sgd', 0.01, 0.9)
+    assert optimizer.nesterov
+    assert (optimizer.schedule, optimizer.decay) == ('inverse_time', 1e-6)
+    assert dict(config.loss) == {'cross_entropy': 1.0, 'dice': 0.0}
+
+
+def test_unknown_variants_are_refused():
+    with pytest.raises(ValueError, match='expected one of'):
+        _config('acseg', 'nonsense')
