@@ -1,0 +1,169 @@
+"""The 3-D U-Net against the published implementation, and its invariances."""
+
+from __future__ import annotations
+
+import pathlib
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from sxt_jax.core import devices
+from sxt_jax.core.errors import InputError
+from sxt_jax.models import UNet3D
+
+FIXTURE = pathlib.Path(__file__).parents[1] / 'fixtures' / 'biomedisa_unet_small.npz'
+TINY = UNet3D(n_labels=3, filters=(2, 3, 4))
+
+
+def _init(model, shape):
+    """Variables; compiled, since one operation after the other takes seconds."""
+    return jax.jit(model.init)(jax.random.key(0), jnp.zeros(shape))
+
+
+def _published(n_levels=4):
+    """(fixture, variables) with the fixture's weights under our names."""
+    fixture = np.load(FIXTURE)
+    blocks = [f'encoder_{i}' for i in range(n_levels)]
+    blocks += [f'decoder_{i}' for i in reversed(range(n_levels - 1))]
+
+    def arrays(layer, names, folder='weights'):
+        return {ours: fixture[f'{folder}/{layer}/{theirs}'] for ours, theirs in names.items()}
+
+    params, statistics, after = {}, {}, {}
+    moving = {'mean': 'moving_mean', 'var': 'moving_variance'}
+    for n, block in enumerate(blocks, start=1):
+        params[block], statistics[block], after[block] = {}, {}, {}
+        for stage in (1, 2):
+            conv, norm = f'conv_{n}_{stage}', f'batch_norm_{n}_{stage}'
+            params[block][f'conv_{stage}'] = arrays(conv, {'kernel': 'kernel', 'bias': 'bias'})
+            name = f'norm_{stage}'
+            params[block][name] = {'batch': arrays(norm, {'scale': 'gamma', 'bias': 'beta'})}
+            statistics[block][name] = {'batch': arrays(norm, moving)}
+            after[block][name] = {'batch': arrays(norm, moving, 'training_statistics')}
+    head = f'conv_{len(blocks) + 1}_1'
+    params['head'] = arrays(head, {'kernel': 'kernel', 'bias': 'bias'})
+    return fixture, {'params': params, 'batch_stats': statistics}, after
+
+
+def test_reproduces_the_published_network():
+    fixture, variables, _ = _published()
+    model = UNet3D(n_labels=3, filters=(4, 8, 16, 32))
+    assert jax.tree.map(jnp.shape, variables) == jax.tree.map(
+        lambda a: a.shape, jax.eval_shape(lambda: _init(model, (1, 32, 32, 32, 1)))
+    )
+    logits = jax.jit(model.apply)(variables, fixture['input'])['logits']
+    np.testing.assert_allclose(logits[:, ::3, ::3, ::3], fixture['logits'], atol=1e-4)
+
+
+def test_reproduces_the_published_batch_statistics():
+    fixture, variables, after = _published()
+    model = UNet3D(n_labels=3, filters=(4, 8, 16, 32))
+    heads, updates = jax.jit(lambda v, x: model.apply(v, x, train=True, mutable=['batch_stats']))(
+        variables, fixture['input']
+    )
+    probs = jax.nn.softmax(heads['logits'])[:, ::3, ::3, ::3]
+    # The published float32 run differs from its float64 run, which this is, by 1.6e-3.
+    np.testing.assert_allclose(probs, fixture['training_probs'], atol=1.6e-3)
+    jax.tree.map(
+        lambda ours, theirs: np.testing.assert_allclose(ours, theirs, rtol=1e-5, atol=1e-5),
+        updates['batch_stats'],
+        after,
+    )
+
+
+@pytest.mark.parametrize(
+    ('model', 'trainable', 'total'),
+    [
+        (UNet3D(), 23_538_210, 23_544_098),
+        (UNet3D(residual=True), None, 23_979_330),
+        (UNet3D(n_labels=3, filters=(4, 8, 16, 32)), None, 92_155),
+    ],
+)
+def test_has_the_published_number_of_parameters(model, trainable, total):
+    variables = jax.eval_shape(lambda: _init(model, (1, 64, 64, 64, 1)))
+    counts = {k: sum(a.size for a in jax.tree.leaves(v)) for k, v in variables.items()}
+    assert sum(counts.values()) == total
+    assert trainable in (None, counts['params'])
+
+
+def test_split_over_devices_equals_one_device():
+    x = jax.random.normal(jax.random.key(1), (8, 4, 8, 8, 1))
+    model = UNet3D(filters=(2, 3))
+    variables = _init(model, x.shape)
+
+    def step(variables, x):
+        def loss(params):
+            heads, updates = model.apply(
+                {**variables, 'params': params}, x, train=True, mutable=['batch_stats']
+            )
+            return jnp.mean(jnp.square(heads['logits'] - 1)), (heads, updates)
+
+        return jax.grad(loss, has_aux=True)(variables['params'])
+
+    device_mesh = devices.make_device_mesh()
+    assert device_mesh.size == 8
+    split = jax.device_put(x, devices.split_batch(device_mesh))
+    expected, found = jax.jit(step)(variables, x), jax.jit(step)(variables, split)
+    assert len(found[1][0]['logits'].sharding.device_set) == 8
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5), found, expected
+    )
+
+
+@pytest.mark.parametrize('residual', [False, True])
+def test_bfloat16_keeps_parameters_statistics_and_logits_in_float32(residual):
+    model = UNet3D(filters=(2, 4), residual=residual, dtype=jnp.bfloat16)
+    x = jax.random.normal(jax.random.key(0), (2, 4, 4, 4, 2))
+    variables = _init(model, x.shape)
+
+    def loss(params):
+        heads, updates = model.apply(
+            {**variables, 'params': params}, x, train=True, mutable=['batch_stats']
+        )
+        return jnp.mean(jnp.square(heads['logits'])), (heads, updates)
+
+    gradient, (heads, updates) = jax.jit(jax.grad(loss, has_aux=True))(variables['params'])
+    for tree in (variables, gradient, heads, updates):
+        assert {a.dtype for a in jax.tree.leaves(tree)} == {jnp.dtype('float32')}
+        assert all(np.isfinite(a).all() for a in jax.tree.leaves(tree))
+    assert all(np.any(a != 0) for a in jax.tree.leaves(gradient['head']))
+    exact = UNet3D(filters=(2, 4), residual=residual)
+    apply = jax.jit(lambda v: exact.apply(v, x, train=True, mutable=['batch_stats'])[0]['logits'])
+    expected = apply(variables)
+    np.testing.assert_allclose(heads['logits'], expected, atol=0.1 * np.abs(expected).max())
+
+
+def test_halo_is_how_far_a_voxel_reaches():
+    model = UNet3D(n_labels=1, filters=(2, 2, 2), pool_sizes=((1, 2, 2), (1, 1, 2)))
+    assert model.side_multiple == (1, 2, 4)
+    side = 80
+    shape = (1, 1, 2, side, 1)
+    variables = jax.tree.map(lambda a: jnp.abs(a) + 0.1, _init(model, shape))
+
+    apply = jax.jit(lambda x: model.apply(variables, x)['logits'])
+    places = range(38, 42)
+    x = jnp.zeros((len(places), *shape[1:])).at[range(4), 0, 0, list(places), 0].set(1.0)
+    changed = np.asarray(apply(x) != apply(0 * x)).any((1, 2, 4))
+    reached = [np.abs(np.flatnonzero(changed[i]) - place).max() for i, place in enumerate(places)]
+    assert model.halo[2] - 4 < max(reached) <= model.halo[2]
+
+
+def test_shifts_by_a_multiple_of_its_sides_shift_the_result():
+    x = jax.random.normal(jax.random.key(0), (1, 4, 4, 64, 1))
+    variables = _init(UNet3D(filters=(2, 3)), x.shape)
+    apply = jax.jit(lambda x: UNet3D(filters=(2, 3)).apply(variables, x)['logits'])
+    logits, shifted = apply(x), apply(jnp.roll(x, 6, axis=3))
+    np.testing.assert_allclose(shifted[:, :, :, 20:50], logits[:, :, :, 14:44], atol=1e-5)
+
+
+def test_says_what_does_not_fit():
+    with pytest.raises(InputError, match=r'multiples of \(4, 4, 4\)'):
+        _init(TINY, (1, 8, 8, 6, 1))
+    with pytest.raises(InputError, match=r'\[b, z, y, x, c\]'):
+        _init(TINY, (8, 8, 8, 1))
+    with pytest.raises(InputError, match='pool_sizes'):
+        _init(UNet3D(filters=(2, 3), pool_sizes=((2, 2),)), (1, 8, 8, 8, 1))
+    with pytest.raises(InputError, match='positive'):
+        _init(UNet3D(filters=(2, 0)), (1, 8, 8, 8, 1))
