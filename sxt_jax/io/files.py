@@ -245,6 +245,8 @@ def open_writer(
         raise InputError(path, f'axes {axes!r} of shape {tuple(shape)}', 'a filled zyx or zyxc')
     if path.is_dir() and path.suffix.lower() not in zarr.SUFFIXES:
         raise InputError(path, 'is a folder', 'the name of a file')
+    if dataset and path.suffix.lower() not in (*hdf5.SUFFIXES, *zarr.SUFFIXES):
+        raise InputError(path, f'{found.name} files have no data set {dataset!r}', '.h5 or .zarr')
     if dataset and path.exists():
         _check_replaceable(path, dataset)
     layout = Layout(

@@ -69,7 +69,7 @@ def storable_dtype(
         raise InputError(path, f'voxels of dtype {dtype} cannot be written', 'real numbers')
     if dtype in allowed:
         return dtype
-    widening = [d for d in allowed if np.can_cast(dtype, d, 'safe')]
+    widening = [d for d in allowed if _is_wider(d, dtype)]
     if widening:
         return min(widening, key=lambda d: (d.kind != dtype.kind, d.itemsize))
     if extent is not None and dtype.kind in 'iu':
@@ -79,6 +79,12 @@ def storable_dtype(
     alike = [d for d in allowed if d.kind == dtype.kind and d.itemsize >= 4]
     floating = [d for d in allowed if d.kind == 'f']
     return max(alike or floating, key=lambda d: d.itemsize)
+
+
+def _is_wider(wide: np.dtype, dtype: np.dtype) -> bool:
+    """Whether every value of `dtype` is one of `wide`, integers staying integers."""
+    # NumPy alone calls int64 → float64 safe, which rounds.
+    return (wide.kind == 'f') == (dtype.kind == 'f') and np.can_cast(dtype, wide, 'safe')
 
 
 def cast_exact(slab: np.ndarray, dtype: np.dtype, path: Path) -> np.ndarray:
@@ -91,7 +97,7 @@ def cast_exact(slab: np.ndarray, dtype: np.dtype, path: Path) -> np.ndarray:
         return slab
     with np.errstate(all='ignore'):
         result = slab.astype(dtype)
-    if not np.can_cast(slab.dtype, dtype, 'safe') and not _same(slab, result):
+    if not _is_wider(dtype, slab.dtype) and not _same(slab, result):
         raise InputError(
             path,
             f'{slab.dtype} values up to {slab.max()} cannot be kept exactly as {dtype}, the widest '
