@@ -143,8 +143,8 @@ def test_halo_is_how_far_a_voxel_reaches():
     variables = jax.tree.map(lambda a: jnp.abs(a) + 0.1, _init(model, shape))
 
     apply = jax.jit(lambda x: model.apply(variables, x)['logits'])
-    places = range(38, 42)
-    x = jnp.zeros((len(places), *shape[1:])).at[range(4), 0, 0, list(places), 0].set(1.0)
+    places = np.arange(38, 42)
+    x = jnp.zeros((len(places), *shape[1:])).at[np.arange(4), 0, 0, places, 0].set(1.0)
     changed = np.asarray(apply(x) != apply(0 * x)).any((1, 2, 4))
     reached = [np.abs(np.flatnonzero(changed[i]) - place).max() for i, place in enumerate(places)]
     assert model.halo[2] - 4 < max(reached) <= model.halo[2]
