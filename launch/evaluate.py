@@ -41,6 +41,8 @@ def main(argv: Sequence[str]) -> None:
 
     if not _TRUTH.value or (_CHECKPOINT.value and _PREDICTION.value):
         raise InputError('command line', 'unclear', '--truth and --prediction or --checkpoint')
+    if not (_CHECKPOINT.value or _PREDICTION.value or _BASELINES.value):
+        raise InputError('command line', 'nothing to score', '--prediction or --checkpoint')
     options = evaluation.Options(
         baselines=tuple(_BASELINES.value),
         foreground=_FOREGROUND.value,

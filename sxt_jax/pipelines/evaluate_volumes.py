@@ -115,14 +115,16 @@ def find_cases(
 ) -> list[Case]:
     """Cases of single files, or of folders whose files are paired by name (`io.pair`).
 
-    Files of probabilities beside predictions are passed over.
+    Without predictions, images are needed: in a folder of their own or beside the truth. Files
+    of probabilities beside predictions are passed over.
 
     Raises:
       InputError: a file or a partner is missing.
     """
-    images = {p.labels: p.image for p in pair(image, truth)} if image else {}
     if prediction is None:
-        return [Case(_name(labels), labels, image=found) for labels, found in images.items()]
+        found = pair(image, truth) if image else pair(truth)
+        return [Case(p.name, p.labels, image=p.image) for p in found]
+    images = {p.labels: p.image for p in pair(image, truth)} if image else {}
     pairs, unpaired = find_pairs(prediction, truth)
     for lone in unpaired:
         if PROBABILITIES_MARK not in lone.file.name:
@@ -164,10 +166,6 @@ def predict_with_checkpoint(
     return cases
 
 
-def _name(path: Path) -> str:
-    return path.name.partition('.')[0]
-
-
 def _check_cases(cases: Sequence[Case], options: Options) -> None:
     if not cases:
         raise InputError('evaluation', 'nothing to compare', 'predictions, or images')
@@ -175,6 +173,8 @@ def _check_cases(cases: Sequence[Case], options: Options) -> None:
     if unknown:
         raise InputError('baselines', f'{sorted(unknown)}', f'some of {list(thresholding.METHODS)}')
     for case in cases:
+        if not options.baselines and case.prediction is None:
+            raise InputError(case.truth, 'no prediction', 'a prediction, or a baseline to score')
         if options.baselines and case.image is None:
             raise InputError(case.truth, 'no image for the baselines', 'one image a truth')
 

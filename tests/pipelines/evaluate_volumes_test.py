@@ -231,6 +231,9 @@ def test_refuses_a_missing_partner(folder: Path) -> None:
         find_cases(folder / 'truth', prediction=folder / 'predicted')
     with pytest.raises(InputError):
         evaluate_volumes([])
+    alone = find_cases(folder / 'truth', image=folder / 'images')
+    with pytest.raises(InputError, match='no prediction'):
+        evaluate_volumes(alone)
 
 
 def test_probabilities_beside_predictions_are_passed_over(folder: Path) -> None:
