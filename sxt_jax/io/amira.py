@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 import zlib
 from pathlib import Path
@@ -91,7 +92,7 @@ def _read_field(
     offset = _data_offset(path, start, int(mark))
     if 'ASCII' in header[:200].upper():
         return _read_ascii(path, offset, dtype.newbyteorder('='), shape)
-    n_bytes = int(np.prod(shape, dtype=np.int64)) * dtype.itemsize
+    n_bytes = math.prod(shape) * dtype.itemsize
     size = path.stat().st_size
     check_size(path, size, offset + (int(n_coded) if coding else n_bytes), 'Amira')
     if not coding:
@@ -122,7 +123,7 @@ def _read_ascii(path: Path, offset: int, dtype: np.dtype, shape: tuple[int, ...]
     with path.open('rb') as file:
         file.seek(offset)
         text = file.read().split(b'\n@')[0]
-    n = int(np.prod(shape))
+    n = math.prod(shape)
     words = text.split()
     # A cut last number cannot be told from a whole one, so the line must have ended.
     if len(words) != n or not text[-1:].isspace():

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import errno
+import os
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -273,14 +274,17 @@ def _check_replaceable(path: Path, dataset: str) -> None:
 
 @contextlib.contextmanager
 def _disk_errors(path: Path) -> Iterator[None]:
-    """HDF5 and tensorstore tell a full disk in their own words only."""
+    """HDF5, tensorstore and NumPy tell a full disk in their own words only."""
     try:
         yield
     except (OSError, ValueError, RuntimeError) as error:
         if isinstance(error, InputError):
             raise
-        codes = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+        code = getattr(error, 'errno', None)
         told = r'No space left|File too large|quota exceeded|requested and \d+ written'
-        if getattr(error, 'errno', None) in codes or re.search(told, str(error), re.I):
+        if code in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG) or re.search(told, str(error), re.I):
             raise InputError(path, 'the disk is full', 'free space for the result') from error
+        if code in (errno.ENOTDIR, errno.EEXIST, errno.EACCES, errno.EPERM, errno.EROFS):
+            reason = os.strerror(code)
+            raise InputError(path, f'cannot be written ({reason})', 'a writable folder') from error
         raise

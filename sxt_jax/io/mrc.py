@@ -7,6 +7,7 @@ header maps them otherwise; y is never flipped. Cells are in Å in the file.
 from __future__ import annotations
 
 import contextlib
+import math
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -44,7 +45,7 @@ def open_mrc(path: Path, *, dataset: str | None = None, level: int = 0) -> Volum
     n = tuple(int(header[k]) for k in ('nz', 'ny', 'nx'))
     dtype = _dtype(path, header)
     offset = HEADER_DTYPE.itemsize + max(0, int(header['nsymbt']))
-    check_size(path, size, offset + int(np.prod(n, dtype=np.int64)) * dtype.itemsize, 'MRC')
+    check_size(path, size, offset + math.prod(n) * dtype.itemsize, 'MRC')
     array = np.memmap(path, dtype, 'r', offset, n)
     data = lazy_view(array, order=_axis_order(path, header), where=path, kind=_KIND)
     return Volume(
@@ -56,13 +57,17 @@ def _read_header(path: Path) -> Any:
     """The header in the byte order in which mode and sizes make sense."""
     with path.open('rb') as file:
         raw = file.read(HEADER_DTYPE.itemsize)
+    plausible = []
     for order in '<>':
         header = np.frombuffer(raw, HEADER_DTYPE.newbyteorder(order))[0]
         sizes = [int(header[k]) for k in ('nx', 'ny', 'nz')]
-        # Modes are below 128, so that the wrong byte order never gives a plausible one.
+        # Modes are below 128, so that only mode 0 reads the same in both orders.
         if 0 <= header['mode'] < 128 and min(sizes) > 0 and int(header['nsymbt']) < 2**30:
-            return header
-    raise InputError(path, 'has no MRC header', 'an MRC, REC, ST or MAP volume')
+            plausible.append((math.prod(sizes), order, header))
+    if not plausible:
+        raise InputError(path, 'has no MRC header', 'an MRC, REC, ST or MAP volume')
+    # In the wrong order a size below 65536 reads as a multiple of it.
+    return min(plausible, key=lambda p: p[:2])[2]
 
 
 def _dtype(path: Path, header: Any) -> np.dtype:

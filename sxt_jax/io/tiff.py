@@ -6,6 +6,7 @@ extent of their data and the number of slices that the metadata promise are veri
 
 from __future__ import annotations
 
+import math
 import re
 import threading
 from collections.abc import Sequence
@@ -89,8 +90,8 @@ def _check_complete(path: Path, file: Any, series: Any, n_pages: int) -> None:
     """Raise unless all slices that the metadata promise are in the file."""
     if len(file.pages) != n_pages and len(file.pages) > 1:
         raise InputError(path, f'{len(file.pages)} readable pages', f'{n_pages} pages')
-    planes = int(np.prod(series.shape)) // max(1, int(np.prod(series.keyframe.shape)))
-    declared = declared_planes(file)
+    planes = math.prod(series.shape) // max(1, math.prod(series.keyframe.shape))
+    declared = declared_planes(file, series)
     if declared is not None and planes != declared:
         raise InputError(
             path, f'is truncated: {planes} slices', f'{declared} slices, as its metadata promise'
@@ -202,8 +203,9 @@ def _slice_shape(path: Path) -> tuple[int, ...] | None:
     if count_pages(path) != 1:
         return None
     with tifffile.TiffFile(path) as file:
-        one = len(file.series) == 1 and file.series[0].ndim == 2
-        return tuple(file.series[0].shape) if one and declared_planes(file) in (None, 1) else None
+        series = file.series
+        one = len(series) == 1 and series[0].ndim == 2
+        return series[0].shape if one and declared_planes(file, series[0]) in (None, 1) else None
 
 
 def _open_folder(folder: Path) -> Volume:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fractions
 import json
+import math
 import xml.etree.ElementTree as ElementTree
 from collections.abc import Mapping
 from typing import Any
@@ -17,26 +18,20 @@ from sxt_jax.io.units import to_voxel_size
 _TIFFFILE_IMAGEJ = '1.11a'
 
 
-def declared_planes(file: Any) -> int | None:
+def declared_planes(file: Any, series: Any) -> int | None:
     """Number of 2-D planes that ImageJ, OME or tifffile metadata promise; None if none do."""
     if file.is_ome:
         pixels = _ome_pixels(file)
         if pixels is None:
             return None
-        c = int(pixels['SizeC']) if file.series[0].keyframe.samplesperpixel == 1 else 1
+        c = int(pixels['SizeC']) if series.keyframe.samplesperpixel == 1 else 1
         return int(pixels['SizeZ']) * int(pixels['SizeT']) * c
     if file.is_imagej:
         return int(file.imagej_metadata.get('images', 1))
-    shaped = file.pages[0].shaped_description
+    shaped = series.keyframe.shaped_description
     if shaped:
         shape = json.loads(shaped)['shape'] if shaped[0] == '{' else _old_shape(shaped)
-        total = 1
-        for n in shape:
-            total *= int(n)
-        plane = 1
-        for n in file.pages[0].shape:
-            plane *= n
-        return total // plane
+        return math.prod(int(n) for n in shape) // math.prod(series.keyframe.shape)
     return None
 
 

@@ -30,7 +30,9 @@ REFUSED = {
 def holds(dtype: str, maximum: int) -> bool:
     kind = np.dtype(dtype).kind
     if kind == 'f':
-        return maximum < float(np.finfo(dtype).max) and float(np.dtype(dtype).type(maximum)) == maximum
+        return (
+            maximum < float(np.finfo(dtype).max) and float(np.dtype(dtype).type(maximum)) == maximum
+        )
     return kind != 'b' and maximum <= np.iinfo(dtype).max
 
 

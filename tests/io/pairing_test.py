@@ -1,0 +1,150 @@
+"""Which labels belong to which image, and what counts as a volume."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import tifffile
+
+from sxt_jax import io
+from sxt_jax.core.errors import InputError
+from sxt_jax.core.volume import Volume
+from tests.io.samples import noise, ramp
+
+
+def touch(folder, *names):
+    for name in names:
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if name.endswith('.zarr'):
+            io.write_volume(path, Volume(ramp((2, 3, 4))))
+        else:
+            path.write_bytes(b'')
+
+
+def told(pairs, root):
+    return [
+        (p.name, str(p.image.relative_to(root)), str(p.labels.relative_to(root))) for p in pairs
+    ]
+
+
+@pytest.mark.parametrize(
+    ('names', 'expected'),
+    [
+        (['images/b.tif', 'images/a.mrc', 'labels/a.tif', 'labels/b.h5'],
+         [('a', 'images/a.mrc', 'labels/a.tif'), ('b', 'images/b.tif', 'labels/b.h5')]),
+        (['imagesTr/c1_0000.tif', 'labelsTr/c1.tif', 'dataset.json'],
+         [('c1', 'imagesTr/c1_0000.tif', 'labelsTr/c1.tif')]),
+        (['images/a10.tif', 'images/a9.tif', 'labels/a9_labels.tif', 'labels/a10.labels.tif'],
+         [('a9', 'images/a9.tif', 'labels/a9_labels.tif'),
+          ('a10', 'images/a10.tif', 'labels/a10.labels.tif')]),
+        (['images/a.zarr', 'labels/a.nrrd'], [('a', 'images/a.zarr', 'labels/a.nrrd')]),
+        (['images/a.ome.tif', 'labels/a.tif'], [('a', 'images/a.ome.tif', 'labels/a.tif')]),
+        (['x.tif', 'x.labels.tif', '.hidden.tif', 'notes.txt'], [('x', 'x.tif', 'x.labels.tif')]),
+        (['x.rec', 'x.labels'], [('x', 'x.rec', 'x.labels')]),
+        (['a.tif', 'a.tif.incomplete-1', '.incomplete-9-b.tif', 'a_mask.npy'],
+         [('a', 'a.tif', 'a_mask.npy')]),
+    ],
+)  # fmt: skip
+def test_one_root(names, expected, tmp_path):
+    touch(tmp_path, *names)
+    assert told(io.pair(tmp_path), tmp_path) == expected
+
+
+@pytest.mark.parametrize(
+    'mark',
+    ['.labels', '_labels', '-labels', '.label', '_label', '-label', '_mask', '.mask', '_Labels'],
+)
+def test_marks_of_labels_beside_the_image(mark, tmp_path):
+    touch(tmp_path, 'x.tif', f'x{mark}.tif')
+    assert told(io.pair(tmp_path), tmp_path) == [('x', 'x.tif', f'x{mark}.tif')]
+
+
+def test_two_folders_and_two_files(tmp_path):
+    touch(tmp_path, 'i/a.tif', 'l/a.mrc')
+    expected = [('a', 'i/a.tif', 'l/a.mrc')]
+    assert told(io.pair(tmp_path / 'i', tmp_path / 'l'), tmp_path) == expected
+    assert told(io.pair(tmp_path / 'i/a.tif', tmp_path / 'l/a.mrc'), tmp_path) == expected
+    with pytest.raises(InputError, match='folder of volumes'):
+        io.pair(tmp_path / 'i/a.tif', tmp_path / 'l')
+
+
+def test_slices_of_one_volume_with_their_labels(tmp_path):
+    (tmp_path / 'stack').mkdir()
+    for i in range(3):
+        tifffile.imwrite(tmp_path / 'stack' / f's{i}.tif', noise((4, 5)))
+    touch(tmp_path, 'labels.tif')
+    (pair,) = io.pair(tmp_path / 'stack', tmp_path / 'labels.tif')
+    assert pair.image == tmp_path / 'stack'
+
+
+@pytest.mark.parametrize(
+    ('names', 'file', 'looked_for'),
+    [
+        (['images/a.tif', 'images/b.tif', 'labels/a.tif'], 'b.tif', r'labels named b\.\*'),
+        (['images/a.tif', 'labels/a.tif', 'labels/c.tif'], 'c.tif', r'an image named c\.\*'),
+        (['x.tif', 'x.labels.tif', 'y.tif'], 'y.tif', r'labels named y\.labels'),
+        (['x.tif', 'x.labels.tif', 'y_labels.tif'], 'y_labels.tif', r'an image named y\.\*'),
+    ],
+)
+def test_missing_partner_is_named(names, file, looked_for, tmp_path):
+    touch(tmp_path, *names)
+    with pytest.raises(InputError, match=looked_for) as info:
+        io.pair(tmp_path)
+    assert info.value.where.endswith(file)
+    pairs, unpaired = io.find_pairs(tmp_path)
+    assert len(pairs) == 1
+    assert [u.file.name for u in unpaired] == [file]
+
+
+def test_ambiguous_and_empty_folders(tmp_path):
+    touch(tmp_path, 'images/a.tif', 'images/a.mrc', 'labels/a.tif')
+    with pytest.raises(InputError, match='same stem'):
+        io.pair(tmp_path)
+    for path in (tmp_path / 'gone', tmp_path / 'empty'):
+        with pytest.raises(InputError, match=r'does not exist|no volumes'):
+            io.pair(path)
+        (tmp_path / 'empty').mkdir(exist_ok=True)
+
+
+def test_one_hdf5_file_holds_both(tmp_path):
+    import h5py
+
+    with h5py.File(tmp_path / 'a.h5', 'w') as file:
+        file['raw'], file['label'] = ramp(), ramp(dtype='u2')
+    (pair,) = io.pair(tmp_path)
+    assert pair.name == 'a'
+    assert io.read_volume(pair.image).dtype == np.uint8
+    assert io.read_volume(pair.labels).dtype == np.uint16
+    assert io.pair(tmp_path / 'a.h5') == [pair]
+
+
+def test_list_volumes(tmp_path):
+    touch(tmp_path, 'b10.tif', 'b9.mrc', 'a.zarr', 'notes.txt', '.c.tif', '.incomplete-1-d.tif')
+    (tmp_path / 'slices').mkdir()
+    for i in range(3):
+        tifffile.imwrite(tmp_path / 'slices' / f's{i}.tif', noise((4, 5)))
+    names = [p.name for p in io.list_volumes(tmp_path)]
+    assert names == ['a.zarr', 'b9.mrc', 'b10.tif', 'slices']
+    for one in ('b9.mrc', 'a.zarr', 'slices'):
+        assert io.is_volume(tmp_path / one)
+        assert io.list_volumes(tmp_path / one) == [tmp_path / one]
+    for none in ('notes.txt', '.c.tif', '.incomplete-1-d.tif', 'gone.tif'):
+        assert not io.is_volume(tmp_path / none)
+        with pytest.raises(InputError):
+            io.list_volumes(tmp_path / none)
+
+
+def test_folders_of_stacks_or_of_unlike_images_are_no_volume(tmp_path):
+    tifffile.imwrite(tmp_path / 'a.tif', noise((4, 5)))
+    tifffile.imwrite(tmp_path / 'b.tif', noise((4, 6)))
+    assert [p.name for p in io.list_volumes(tmp_path)] == ['a.tif', 'b.tif']
+    tifffile.imwrite(tmp_path / 'b.tif', noise((3, 4, 5)))
+    assert [p.name for p in io.list_volumes(tmp_path)] == ['a.tif', 'b.tif']
+
+
+def test_shared_voxel_size():
+    known, unknown = Volume(ramp(), (1, 2, 3)), Volume(ramp())
+    assert io.shared_voxel_size(known, Volume(ramp(), (9, 9, 9))) == (1, 2, 3)
+    assert io.shared_voxel_size(unknown, known) == (1, 2, 3)
+    assert io.shared_voxel_size(unknown, unknown) is None
