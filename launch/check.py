@@ -42,7 +42,7 @@ def main(argv: Sequence[str]) -> int:
     try:
         patch = [int(n) for n in _PATCH.value] if _PATCH.value else None
     except ValueError as error:
-        raise InputError('--patch', ','.join(_PATCH.value), 'three integers') from error
+        raise InputError('--patch', ','.join(_PATCH.value or ()), 'three integers') from error
     with tqdm(unit='file', leave=False, disable=None) as bar:
         common: dict[str, Any] = {
             'patch': patch,

@@ -262,7 +262,7 @@ def _add_counts(counts: dict[int, int] | None, slab: np.ndarray) -> dict[int, in
             return None
         slab = slab.astype(np.int64)
     low, high = int(slab.min()), int(slab.max())
-    if high - low < _MAX_BINS:
+    if high - low < _MAX_BINS and high < 2**63:
         # Subtracting in the slab's own dtype could overflow, in int64 it cannot within the bins.
         bins = np.bincount((slab.astype(np.int64) - low).ravel())
         values, n = np.flatnonzero(bins) + low, bins[bins > 0]
