@@ -48,7 +48,7 @@ def scale_bar(axes: Axes, *, extent: Sequence[float], unit: str) -> None:
     width, height = extent
     length = round_length(width / 4)
     x, y = width * 0.96 - length, height * 0.94
-    bar = Rectangle((x, y), length, height * 0.014, facecolor='white', edgecolor='black')
+    bar = Rectangle((x, y), length, min(extent) * 0.014, facecolor='white', edgecolor='black')
     bar.set(linewidth=0.5, zorder=5)
     axes.add_patch(bar)
     text = axes.text(

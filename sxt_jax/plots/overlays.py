@@ -17,6 +17,7 @@ from sxt_jax.plots.figures import colour, new_figure, scale_bar
 
 _TINT = 0.18  # opacity of a class inside its contour
 _GAP = 0.02
+_THINNEST = 0.04  # of the shorter side of xy: thinner side views show nothing
 _PLANES = {'xy': 0, 'xz': 1, 'yz': 2}  # the axis (z, y, x) each is cut across
 
 
@@ -32,15 +33,16 @@ def orthogonal_slices(
     """Three slices through one point, with labels as tinted contours, a scale bar and a legend.
 
     xy is upper left, yz to its right (z to the right), xz below (z downwards); all have the same
-    physical scale, and dotted lines show where the other two are cut.
+    physical scale, and dotted lines show where the other two are cut. Of a stack thinner than
+    4 % of its width xy is shown alone.
 
     Args:
       image: [z, y, x] gray values.
       labels: [z, y, x] integer class ids, 0 is background.
       voxel_size_nm: edge lengths (z, y, x) in nm; None: the scale bar counts voxels.
       class_names: names for the legend, by id.
-      position: the point (z, y, x) in voxels; None: the foreground voxel nearest the middle of
-        the foreground.
+      position: the point (z, y, x) in voxels; None: a foreground voxel near the middle of the
+        foreground.
       title: above the figure.
 
     Raises:
@@ -53,22 +55,14 @@ def orthogonal_slices(
     limits = _contrast(image, point)
     shown = _classes([_cut(labels, plane, point) for plane in _PLANES], class_names)
 
-    total_width = width + depth + _GAP * width
-    total_height = height + depth + _GAP * width
-    scale = 7.0 / max(total_width, total_height)
-    figure = new_figure(total_width * scale, total_height * scale + (0.35 if title else 0.1))
-    figure.set_layout_engine('constrained', wspace=0, hspace=0, w_pad=0.03, h_pad=0.03)
-    axes = figure.subplots(
-        2, 2, width_ratios=(width, max(depth, 0.02 * width)), height_ratios=(height, depth)
-    )
-    panels = {'xy': axes[0, 0], 'yz': axes[0, 1], 'xz': axes[1, 0]}
+    figure, panels = _panels(width, height, depth, has_title=bool(title))
     for plane, panel in panels.items():
         _draw(panel, _cut(image, plane, point), _pixel(plane, size), limits)
         _contours(panel, _cut(labels, plane, point), _pixel(plane, size), shown)
-        _crosshair(panel, plane, point, size)
-        panel.set_title(plane, fontsize=8, loc='left', pad=2)
+        if len(panels) > 1:
+            _crosshair(panel, plane, point, size)
+            panel.set_title(plane, fontsize=8, loc='left', pad=2)
     scale_bar(panels['xy'], extent=(width, height), unit=unit)
-    axes[1, 1].set_axis_off()
     _legend(figure, shown)
     if title:
         figure.suptitle(title, fontsize=10)
@@ -122,6 +116,23 @@ def side_by_side(
     return figure
 
 
+def _panels(
+    width: float, height: float, depth: float, *, has_title: bool
+) -> tuple[Figure, dict[str, Axes]]:
+    """A figure with axes for xy, yz and xz in proportion; xy alone of a very thin stack."""
+    above = 0.35 if has_title else 0.1
+    if depth < _THINNEST * min(width, height):
+        scale = 7.0 / max(width, height)
+        figure = new_figure(width * scale, height * scale + above)
+        return figure, {'xy': figure.subplots()}
+    scale = 7.0 / ((1 + _GAP) * max(width, height) + depth)
+    figure = new_figure((width + depth) * scale, (height + depth) * scale + above)
+    figure.set_layout_engine('constrained', wspace=0, hspace=0, w_pad=0.03, h_pad=0.03)
+    axes = figure.subplots(2, 2, width_ratios=(width, depth), height_ratios=(height, depth))
+    axes[1, 1].set_axis_off()
+    return figure, {'xy': axes[0, 0], 'yz': axes[0, 1], 'xz': axes[1, 0]}
+
+
 def _check(image: Any, labels: Any) -> None:
     if len(image.shape) != 3 or tuple(image.shape) != tuple(labels.shape):
         raise InputError(
@@ -130,16 +141,20 @@ def _check(image: Any, labels: Any) -> None:
 
 
 def _point(labels: Any, position: Sequence[int] | None) -> tuple[int, int, int]:
-    """The given point, or the foreground voxel nearest the middle of the foreground."""
+    """The given point, or a foreground voxel near the middle of the foreground."""
     shape = tuple(labels.shape)
     if position is not None:
         if not all(0 <= p < n for p, n in zip(position, shape, strict=True)):
             raise InputError('position', f'{tuple(position)}', f'a voxel of the volume {shape}')
         return int(position[0]), int(position[1]), int(position[2])
-    voxels = np.argwhere(np.asarray(labels) > 0)
-    if not len(voxels):
+    mask = np.asarray(labels) > 0
+    by_slice = mask.sum(axis=(1, 2))
+    if not by_slice.any():
         return shape[0] // 2, shape[1] // 2, shape[2] // 2
-    z, y, x = voxels[np.argmin(((voxels - voxels.mean(axis=0)) ** 2).sum(axis=1))]
+    filled = np.flatnonzero(by_slice)
+    z = filled[np.argmin(np.abs(filled - np.average(np.arange(shape[0]), weights=by_slice)))]
+    voxels = np.argwhere(mask[z])
+    y, x = voxels[np.argmin(((voxels - voxels.mean(axis=0)) ** 2).sum(axis=1))]
     return int(z), int(y), int(x)
 
 
@@ -218,11 +233,12 @@ def _crosshair(axes: Axes, plane: str, point: Sequence[int], size: VoxelSize) ->
 def _classes(
     sections: Sequence[np.ndarray], class_names: Mapping[int, str] | None
 ) -> dict[int, tuple[str, str]]:
-    """Name and colour of every class to be drawn; the colour goes by id, not by what is seen."""
+    """Name and colour of every class that is seen; named classes keep theirs in all slices."""
     seen = sorted({int(v) for section in sections for v in np.unique(section) if v > 0})
     names = class_names or {}
     listed = sorted(set(seen) | {k for k in names if k > 0})
-    return {k: (names.get(k, f'class {k}'), colour(i)) for i, k in enumerate(listed)}
+    hues = {k: colour(i) for i, k in enumerate(listed)}
+    return {k: (names.get(k, f'class {k}'), hues[k]) for k in seen}
 
 
 def _legend(figure: Figure, shown: Mapping[int, tuple[str, str]]) -> None:

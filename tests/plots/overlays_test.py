@@ -54,6 +54,13 @@ def test_three_planes_at_one_scale(volume: tuple) -> None:
     np.testing.assert_allclose(scales, scales[0], rtol=0.02)
 
 
+def test_a_thin_stack_is_shown_from_above_only(volume: tuple) -> None:
+    image, labels = volume
+    figure = orthogonal_slices(image[4:6], labels[4:6], voxel_size_nm=(5.0, 20.0, 20.0))
+    assert [len(a.images) for a in figure.axes] == [2]
+    assert bar_lengths(figure) == pytest.approx([0.2])
+
+
 def test_slices_are_those_through_the_point(volume: tuple) -> None:
     image, labels = volume
     shown = panels(orthogonal_slices(image, labels, position=(4, 11, 16)))
