@@ -14,8 +14,10 @@ from __future__ import annotations
 
 import functools
 import math
-from typing import Literal
+from collections.abc import Callable
+from typing import Any, Literal
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -166,9 +168,31 @@ def backproject_rows(
     return lax.scan(add_view, jnp.zeros((nz, nx, ny), views.dtype), (angles_rad, views))[0]
 
 
+def map_views(function: Callable[[Any], jax.Array], items: Any, *, batch_size: int) -> jax.Array:
+    """`lax.map` over views in batches, the last one filled up with repeats.
+
+    `lax.map` itself compiles the function a second time for an incomplete last batch.
+
+    Args:
+      function: of one view's items.
+      items: tree of [view, …] arrays.
+      batch_size: views at once.
+
+    Returns:
+      [view, …] results.
+    """
+    n_views = jax.tree.leaves(items)[0].shape[0]
+    padding = -n_views % batch_size
+
+    def padded(array: jax.Array) -> jax.Array:
+        return jnp.pad(array, [(0, padding)] + [(0, 0)] * (array.ndim - 1), mode='edge')
+
+    return lax.map(function, jax.tree.map(padded, items), batch_size=batch_size)[:n_views]
+
+
 def _project_rows(rows: jax.Array, angles_rad: jax.Array, *, n_detector: int) -> jax.Array:
     view = functools.partial(project_view, rows, n_detector=n_detector)
-    return lax.map(lambda angle: view(angle)[0], angles_rad, batch_size=_VIEW_BATCH)
+    return map_views(lambda angle: view(angle)[0], angles_rad, batch_size=_VIEW_BATCH)
 
 
 @functools.partial(jax.jit, static_argnames=('n_detector',))
@@ -183,6 +207,7 @@ def project(volume: jax.Array, angles_rad: jax.Array, *, n_detector: int) -> jax
     Returns:
       [view, y, u] sums along the beam, in units of `volume` times voxels.
     """
+    chex.assert_rank([volume, angles_rad], [3, 1])
     rows = jnp.transpose(volume, (0, 2, 1))
     views = _project_rows(rows, jnp.asarray(angles_rad), n_detector=n_detector)
     return jnp.transpose(views, (0, 2, 1))
@@ -200,6 +225,8 @@ def backproject(views: jax.Array, angles_rad: jax.Array, *, plane: tuple[int, in
     Returns:
       [z, y, x] volume.
     """
+    chex.assert_rank([views, angles_rad], [3, 1])
+    chex.assert_equal(views.shape[0], angles_rad.shape[0])
     rows = jnp.transpose(views, (0, 2, 1))
     summed = backproject_rows(rows, jnp.asarray(angles_rad), plane=plane, matched=True)
     return jnp.transpose(summed, (0, 2, 1))
@@ -252,6 +279,8 @@ def filtered_backprojection(
     Returns:
       [z, y, x] volume, in units of `views` per voxel.
     """
+    chex.assert_rank([views, angles_rad, weights_rad], [3, 1, 1])
+    chex.assert_equal(views.shape[0], angles_rad.shape[0])
     n_detector = views.shape[2]
     response = jnp.asarray(_ramp_response(n_detector, filter_name), views.dtype)
     size = 2 * (response.shape[0] - 1)
@@ -261,7 +290,7 @@ def filtered_backprojection(
         spectrum = jnp.fft.rfft(view, n=size, axis=1) * response * weight
         return jnp.fft.irfft(spectrum, n=size, axis=1)[:, :n_detector].T.astype(views.dtype)
 
-    rows = lax.map(filtered, (views, weights_rad), batch_size=_VIEW_BATCH)
+    rows = map_views(filtered, (views, weights_rad), batch_size=_VIEW_BATCH)
     volume = backproject_rows(rows, jnp.asarray(angles_rad), plane=plane, matched=False)
     return jnp.transpose(volume, (0, 2, 1))
 
@@ -291,6 +320,8 @@ def sirt(
       [z, y, x] volume in units of `views` per voxel, and [n_iterations] residuals
       ‖b - A x‖ in the norm of R before each sweep.
     """
+    chex.assert_rank([views, angles_rad], [3, 1])
+    chex.assert_equal(views.shape[0], angles_rad.shape[0])
     angles = jnp.asarray(angles_rad)
     target = jnp.transpose(views, (0, 2, 1))
     n_detector, ny = target.shape[1:]

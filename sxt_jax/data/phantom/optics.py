@@ -47,7 +47,7 @@ def _blur_matrix(n: int, sigma: jax.Array, shift: jax.Array) -> jax.Array:
     It is split into that of max(d, 0), which is the hat function, and a remainder that fades away
     from 0, so that nothing cancels in float32.
     """
-    sigma = jnp.maximum(sigma, 1e-3)
+    sigma = jnp.maximum(sigma, 1e-6)
     index = jnp.arange(n, dtype=jnp.float32)
     distance = index[:, None] - index - shift
 
@@ -100,7 +100,7 @@ def optical_depths(
         blur_y = blur_y / jnp.maximum(blur_y.sum(-1, keepdims=True), 1e-6)
         return exact('suv,svy,szy->zu', blur_u, parts, blur_y)
 
-    return lax.map(view, (angles_rad, shifts_px), batch_size=_VIEW_BATCH)
+    return tomography.map_views(view, (angles_rad, shifts_px), batch_size=_VIEW_BATCH)
 
 
 def photon_noise(

@@ -212,7 +212,11 @@ class Organelles:
         outwards = outwards / np.linalg.norm(outwards)
         root = start - (100 + self.canvas.voxel) * outwards
         length += 100 + self.canvas.voxel
-        return random_tube(rng, root, outwards, length=length, radius=radius, bending=0.12)
+        tube = random_tube(rng, root, outwards, length=length, radius=radius, bending=0.12)
+        if floor is None:
+            return tube
+        # What would bend into the film runs along it.
+        return Tube(np.maximum(tube.line, [floor + radius, -np.inf, -np.inf]), radius)
 
 
 def _foot(rng: np.random.Generator, body: StarBody, height: float) -> tuple[np.ndarray, np.ndarray]:
