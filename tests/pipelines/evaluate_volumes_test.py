@@ -14,8 +14,15 @@ import pytest
 from sxt_jax.core.errors import InputError
 from sxt_jax.core.volume import Volume
 from sxt_jax.data.classes import Classes
-from sxt_jax.io import write_volume
-from sxt_jax.pipelines.evaluate_volumes import Case, Options, evaluate_volumes, find_cases
+from sxt_jax.io import read_volume, write_volume
+from sxt_jax.pipelines import segment_volume
+from sxt_jax.pipelines.evaluate_volumes import (
+    Case,
+    Options,
+    evaluate_volumes,
+    find_cases,
+    predict_with_checkpoint,
+)
 from sxt_jax.pipelines.evaluation_report import report, save_evaluation
 
 SIZE = (40.0, 20.0, 20.0)
@@ -239,6 +246,29 @@ def test_refuses_a_missing_partner(folder: Path) -> None:
 def test_probabilities_beside_predictions_are_passed_over(folder: Path) -> None:
     write(folder / 'predicted' / 'c0.probabilities.npy', np.zeros(SHAPE, np.float32))
     assert len(find_cases(folder / 'truth', prediction=folder / 'predicted')) == 3
+
+
+def test_predicts_with_a_checkpoint_only_what_has_a_truth(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The network is replaced by a threshold; segmenting itself has tests of its own."""
+
+    def threshold(segmenter: str, source: Path, target: Path, *, options) -> None:
+        assert (segmenter, options.dataset) == ('W', 'raw')
+        image = read_volume(source)
+        write_volume(target, image.with_data((image.data > 0.2).astype(np.uint8)))
+
+    monkeypatch.setattr(segment_volume, 'load_segmenter', str)
+    monkeypatch.setattr(segment_volume, 'segment_file', threshold)
+    folders = folder / 'truth', folder / 'images', folder / 'out'
+    cases = predict_with_checkpoint('W', *folders, dataset='raw')
+    assert [case.prediction for case in cases] == [folder / 'out' / f'c{i}.mrc' for i in range(3)]
+    result = evaluate_volumes(cases)
+    found = np.array(column(result.scores, 'recall'))
+    assert (found > 0.99).all()
+    (folder / 'images' / 'c2.mrc').unlink()
+    with pytest.raises(InputError, match='c2'):
+        predict_with_checkpoint('W', *folders)
 
 
 def start(*flags: str) -> subprocess.CompletedProcess:
