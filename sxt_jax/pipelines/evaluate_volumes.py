@@ -146,17 +146,21 @@ def predict_with_checkpoint(
       checkpoint: workdir of a training run, or a folder of one checkpoint.
       truth: file or folder of true labels; if `image` is None, a folder of images with labels.
       image: file or folder of tomograms, paired with the truth by name.
-      output: folder for the predictions.
+      output: folder for the predictions, none of the inputs'.
       dataset: name of the data set in HDF5 and OME-Zarr images.
 
     Raises:
-      InputError: no usable checkpoint, no pairs, or a tomogram that cannot be segmented.
+      InputError: no usable checkpoint, no pairs, a tomogram that cannot be segmented, or a
+        prediction would replace an image or a truth.
     """
     # Here, not above: scoring files that exist needs no network.
     from sxt_jax.pipelines.segment_volume import Options as SegmentOptions
     from sxt_jax.pipelines.segment_volume import label_path, load_segmenter, segment_file
 
     pairs = pair(image, truth) if image else pair(truth)
+    inputs = {path.resolve().parent for files in pairs for path in (files.image, files.labels)}
+    if Path(output).resolve() in inputs:
+        raise InputError(output, 'a folder of the inputs', 'another folder for the predictions')
     segmenter = load_segmenter(checkpoint)
     cases = []
     for files in tqdm(pairs, unit='volume', desc='segmenting', disable=len(pairs) < 2):

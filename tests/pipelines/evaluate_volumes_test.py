@@ -266,6 +266,9 @@ def test_predicts_with_a_checkpoint_only_what_has_a_truth(
     result = evaluate_volumes(cases)
     found = np.array(column(result.scores, 'recall'))
     assert (found > 0.99).all()
+    for inputs in folders[:2]:
+        with pytest.raises(InputError, match='inputs'):
+            predict_with_checkpoint('W', *folders[:2], inputs)
     (folder / 'images' / 'c2.mrc').unlink()
     with pytest.raises(InputError, match='c2'):
         predict_with_checkpoint('W', *folders)
