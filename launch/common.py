@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging as python_logging
 import os
 import sys
 from collections.abc import Callable, Sequence
@@ -63,6 +64,10 @@ def _set_up() -> None:
         cache = Path(os.environ.get('XDG_CACHE_HOME', Path.home() / '.cache')) / 'sxt_jax' / 'xla'
         jax.config.update('jax_compilation_cache_dir', str(cache))
     logging.set_verbosity(logging.INFO)
+    handler = logging.get_absl_handler()
+    handler.setFormatter(python_logging.Formatter('%(asctime)s %(message)s', '%H:%M:%S'))
+    # Orbax tells a dozen lines at every checkpoint; its warnings are shown.
+    handler.addFilter(lambda r: 'orbax' not in r.pathname or r.levelno > python_logging.INFO)
     if _REQUIRE_ACCELERATOR.value:
         from sxt_jax.core.devices import require_accelerator
 

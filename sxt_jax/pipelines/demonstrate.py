@@ -41,6 +41,7 @@ def demonstrate(config: Any, output: str | Path) -> Demonstration:
     """
     output = Path(output)
     unseen = simulate_data(config, output / 'data')
+    assert unseen.image is not None
     config.data.train = str(output / 'data' / 'train')
     train_network(config, output / 'training')
     curves = plot_curves(output / 'training', output / 'learning_curves.png')
@@ -94,7 +95,7 @@ def describe_result(unseen: Case, files: dict[str, Path]) -> None:
     write_table(files['measurements'], table)
     first = labels.data == min(names)
     write_surface(files['surface'], surface_mesh(first, voxel_size_nm=size))
-    drawn = {'voxel_size_nm': size, 'class_names': names}
+    drawn: dict[str, Any] = {'voxel_size_nm': size, 'class_names': names}
     middle = [round(c) for c in np.mean(np.nonzero(first), axis=1)]
     figure = orthogonal_slices(image.data, labels.data, position=middle, **drawn)
     save_figure(files['overlay'], figure)

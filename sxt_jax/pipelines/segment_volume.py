@@ -204,7 +204,6 @@ def segment_file(
     image = open_volume(source, dataset=options.dataset)
     _check_image(segmenter, image, source)
     with contextlib.ExitStack() as stack:
-        like = {'voxel_size_nm': image.voxel_size_nm}
         values = segmenter.classes.labels(np.arange(len(segmenter.classes)))
         labels = stack.enter_context(_label_writer(target, image, values.dtype, segmenter, options))
         probabilities = None
@@ -215,7 +214,7 @@ def segment_file(
                     shape=(*image.shape, len(segmenter.classes)),
                     dtype=np.float32,
                     axes='zyxc',
-                    **like,
+                    voxel_size_nm=image.voxel_size_nm,
                 )
             )
         for z, probs in predict_probabilities(segmenter, image, name=str(source)):

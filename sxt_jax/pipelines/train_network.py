@@ -312,12 +312,13 @@ def _check_config(config: Any, device_mesh: Mesh) -> None:
 def _check_tiles(config: Any, model: nn.Module) -> None:
     """Patches and tiles the network can take."""
     multiple = model.side_multiple
-    for name, sides in (
-        ('data.patch', config.data.patch),
-        ('inference.tile', config.inference.tile),
-    ):
-        if any(s % m for s, m in zip(sides, multiple, strict=True)):
-            raise InputError(f'config.{name}', f'{tuple(sides)}', f'multiples of {multiple}')
+    for name in ('data.patch', 'data.stride', 'inference.tile', 'inference.overlap'):
+        room, field = name.split('.')
+        sides = tuple(config[room][field])
+        if len(sides) != 3:
+            raise InputError(f'config.{name}', f'{sides}', 'three numbers (z, y, x), given once')
+        if field in ('patch', 'tile') and any(s % m for s, m in zip(sides, multiple, strict=True)):
+            raise InputError(f'config.{name}', f'{sides}', f'multiples of {multiple}')
 
 
 def _write_records(config: Any, workdir: Path) -> None:

@@ -194,8 +194,8 @@ def _newest_intact(paths: list[Path], workdir: str | Path) -> Checkpoint | None:
         except BrokenCheckpoint as error:
             broken.append(error)
             continue
-        for error in broken:
-            logging.warning('%s — falling back to step %d', error, checkpoint.step)
+        for reason in broken:
+            logging.warning('%s — falling back to step %d', reason, checkpoint.step)
         return checkpoint
     if broken:
         raise InputError(workdir, f'every checkpoint is broken; the newest: {broken[0]}')

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+import jax.numpy as jnp
 import optax
 
 from sxt_jax.core.errors import InputError
@@ -25,7 +26,7 @@ def make_schedule(config: Mapping[str, Any], *, n_steps: int) -> optax.Schedule:
     if kind == 'constant':
         schedule = optax.constant_schedule(rate)
     elif kind == 'inverse_time':
-        schedule = optax.inverse_time_decay(rate, transition_steps=1, decay_rate=config['decay'])
+        schedule = _inverse_time(rate, config['decay'])
     elif kind == 'cosine':
         schedule = optax.cosine_decay_schedule(rate, max(1, n_steps - config['warmup_steps']))
     else:
@@ -34,6 +35,11 @@ def make_schedule(config: Mapping[str, Any], *, n_steps: int) -> optax.Schedule:
         warmup = optax.linear_schedule(0.0, rate, config['warmup_steps'])
         schedule = optax.join_schedules([warmup, schedule], [config['warmup_steps']])
     return schedule
+
+
+def _inverse_time(rate: float, decay: float) -> optax.Schedule:
+    # `join_schedules` also asks for the steps before the warm-up's end, as negative ones.
+    return lambda step: rate / (1 + decay * jnp.maximum(step, 0))
 
 
 def make_optimizer(config: Mapping[str, Any], *, n_steps: int) -> optax.GradientTransformation:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -126,4 +127,4 @@ def start_from(state: TrainState, variables: Mapping[str, Any], *, scope: str) -
     batch_stats = merge(state.batch_stats, variables.get('batch_stats', {}))
     if not taken:
         raise InputError('initial weights', f'none taken by scope {scope!r}', 'weights that match')
-    return state.replace(params=params, batch_stats=batch_stats)
+    return dataclasses.replace(state, params=params, batch_stats=batch_stats)

@@ -11,7 +11,7 @@ import pytest
 
 from sxt_jax.core.volume import Volume
 from sxt_jax.io import list_volumes, read_volume, write_volume
-from tests.launch.processes import ROOT, TINY, run, write_balls
+from tests.launch.processes import ROOT, TINY, run, tiny, write_balls
 
 pytestmark = pytest.mark.process
 
@@ -37,10 +37,9 @@ def _train(folder, *flags, status=2):
     workdir = folder.parent / 'run'
     log = run(
         'train',
-        *TINY,
+        *tiny(*flags),
         f'--config.data.train={folder}',
         f'--workdir={workdir}',
-        *flags,
         status=status,
     )
     assert 'Traceback' not in log
@@ -119,7 +118,7 @@ def test_volumes_smaller_than_a_patch_are_padded(trained, tmp_path):
         '--config.epochs=1',
     )
     workdir = f'--workdir={tmp_path / "run"}'
-    run('train', *TINY, *flags, f'--config.data.train={folder}', workdir)
+    run('train', *tiny(*flags), f'--config.data.train={folder}', workdir)
 
 
 def test_one_failure_does_not_stop_the_others(trained, tmp_path):

@@ -11,7 +11,7 @@ import pytest
 from sxt_jax.io import list_volumes, read_volume
 from sxt_jax.training.checkpoint import latest_checkpoint, list_checkpoints, open_checkpoint
 from sxt_jax.training.logbook import read_metrics
-from tests.launch.processes import TINY, run, start, write_balls
+from tests.launch.processes import TINY, run, start, tiny, write_balls
 
 pytestmark = pytest.mark.process
 TRAINING = (
@@ -58,10 +58,9 @@ def test_segmentation_killed_anywhere_leaves_nothing_that_looks_complete(tmp_pat
     write_balls(tmp_path / 'data')
     run(
         'train',
-        *TINY,
+        *tiny('--config.data.working_shape=None'),
         f'--config.data.train={tmp_path / "data"}',
         f'--workdir={tmp_path / "run"}',
-        '--config.data.working_shape=None',
     )
     write_balls(tmp_path / 'big', n=2, side=64, suffix='.mrc')
     flags = (f'--checkpoint={tmp_path / "run"}', f'--input={tmp_path / "big" / "images"}')

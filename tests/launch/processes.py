@@ -25,6 +25,12 @@ TINY = (
 )
 
 
+def tiny(*flags: str) -> tuple[str, ...]:
+    """The flags of a run of seconds, changed by others (a tuple given twice would be joined)."""
+    changed = {flag.partition('=')[0] for flag in flags}
+    return (*(flag for flag in TINY if flag.partition('=')[0] not in changed), *flags)
+
+
 def start(script: str, *flags: str) -> subprocess.Popen:
     """A launch script, running, on one CPU device."""
     environment = {k: v for k, v in os.environ.items() if k != 'XLA_FLAGS'}
