@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import errno
+import functools
 import os
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -19,6 +20,7 @@ from sxt_jax.core.errors import InputError
 from sxt_jax.core.volume import Volume, VoxelSize
 from sxt_jax.io import amira, hdf5, mrc, npy, nrrd, tiff, tiff_writer, zarr
 from sxt_jax.io.layout import Layout, storable_dtype
+from sxt_jax.io.lazy import LazyArray
 from sxt_jax.io.writer import VolumeWriter
 
 DATASET_MARK = '::'
@@ -118,10 +120,9 @@ def open_volume(path: str | Path, *, dataset: str | None = None, level: int = 0)
     dataset = dataset or named
     if not path.exists():
         raise InputError(path, 'does not exist', 'a volume')
-    if path.is_dir() and path.suffix.lower() not in zarr.SUFFIXES:
-        return tiff.open_tiff(path)
-    found = find_format(path)
-    if found is None or not (path.is_file() or path.suffix.lower() in zarr.SUFFIXES):
+    is_slices = path.is_dir() and path.suffix.lower() not in zarr.SUFFIXES
+    found = FORMATS[0] if is_slices else find_format(path)
+    if found is None:
         raise InputError(path, 'is no volume', f'a file ending in {", ".join(SUFFIXES)}')
     try:
         volume = found.open(path, dataset=dataset, level=level)
@@ -131,7 +132,12 @@ def open_volume(path: str | Path, *, dataset: str | None = None, level: int = 0)
         raise error if isinstance(error, InputError) else InputError(path, str(error)) from error
     if min(volume.data.shape) == 0:
         raise InputError(path, f'is empty: shape {volume.data.shape}', 'at least one voxel')
+    volume.data.reopen = functools.partial(_open_data, path, dataset, level)
     return volume
+
+
+def _open_data(path: Path, dataset: str | None, level: int) -> LazyArray:
+    return open_volume(path, dataset=dataset, level=level).data
 
 
 def read_volume(

@@ -43,6 +43,9 @@ class LazyArray:
       dtype: dtype of what is read, in native byte order.
       read: gives the window for one slice (step 1, within the array) an axis.
       where: file, and `kind` of file, that errors name.
+
+    Attributes:
+      reopen: gives the same array anew, for pickling.
     """
 
     def __init__(
@@ -57,6 +60,7 @@ class LazyArray:
         self.shape = tuple(int(n) for n in shape)
         self.dtype = np.dtype(dtype).newbyteorder('=')
         self._read, self._where, self._kind = read, where, kind
+        self.reopen: Callable[[], LazyArray] | None = None
 
     @property
     def ndim(self) -> int:
@@ -72,9 +76,17 @@ class LazyArray:
             return np.empty(shape, self.dtype)[dropped]
         with reading(self._where, self._kind):
             window = np.ascontiguousarray(self._read(slices), dtype=self.dtype)
+        if not window.flags.writeable:  # still the memory map, or bytes that others see too
+            window = window.copy()
         if window.shape != shape:
             raise InputError(self._where, f'gave voxels of shape {window.shape}', f'{shape}')
         return window[dropped]
+
+    def __reduce__(self) -> Any:
+        """Other processes open the file anew."""
+        if self.reopen is None:
+            raise TypeError(f'{self!r} does not know how to be opened anew')
+        return self.reopen, ()
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
         del copy  # what is read is always a copy

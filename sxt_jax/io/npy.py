@@ -85,6 +85,7 @@ def _to_volume(path: Path, array: np.ndarray, facts: dict[str, Any]) -> Volume:
         raise InputError(path, f'dtype {array.dtype}', 'real numbers')
     if array.ndim == 2:
         array, axes = array[None], 'zyx'
+    array.flags.writeable = False  # windows of it are copied, so that readers share nothing
     data = lazy_view(array, order=tuple(range(array.ndim)), where=path, kind='NumPy file')
     names = facts.get('class_names')
     return Volume(

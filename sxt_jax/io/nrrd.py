@@ -163,7 +163,7 @@ def create_nrrd(path: Path, layout: Layout) -> Iterator[Callable[[np.ndarray], N
         with contextlib.ExitStack() as stack:
             sink: Any = file
             if layout.compression:
-                sink = stack.enter_context(gzip.GzipFile('', 'wb', 6, file, mtime=0))
+                sink = stack.enter_context(gzip.GzipFile('', 'wb', 1, file, mtime=0))
             yield lambda slab: sink.write(
                 np.ascontiguousarray(slab, layout.dtype.newbyteorder('<')).tobytes()
             )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import pickle
 
 import numpy as np
 import pytest
@@ -153,6 +154,27 @@ def test_windows_equal_those_of_the_array(suffix, tmp_path):
     np.testing.assert_array_equal(np.asarray(lazy), data)
     with pytest.raises(IndexError):
         lazy[::2]
+
+
+@pytest.mark.parametrize('suffix', FORMATS)
+def test_what_is_read_is_the_reader_s_own(suffix, tmp_path):
+    path = tmp_path / f'a{suffix}'
+    io.write_volume(path, Volume(ramp()))
+    first = io.read_volume(path)
+    window = io.open_volume(path).data[1:3]
+    assert type(first.data) is np.ndarray
+    first.data[:] = 0
+    window[:] = 0
+    np.testing.assert_array_equal(io.read_volume(path).data, ramp())
+
+
+@pytest.mark.parametrize('suffix', FORMATS)
+def test_lazy_volumes_can_be_sent_to_other_processes(suffix, tmp_path):
+    io.write_volume(tmp_path / f'a{suffix}', Volume(ramp(), VOXEL_SIZE_NM))
+    volume = io.open_volume(tmp_path / f'a{suffix}')
+    sent = pickle.loads(pickle.dumps(volume))
+    np.testing.assert_array_equal(sent.data[1:4, 2:], ramp()[1:4, 2:])
+    assert sent.voxel_size_nm == volume.voxel_size_nm
 
 
 @pytest.mark.parametrize('box', [Box((0, 0, 0), (6, 1, 1)), Box((-1, 0, 0), (2, 1, 1)),
