@@ -57,13 +57,10 @@ def _read_side_file(path: Path, array: np.ndarray) -> dict[str, Any]:
 
 def _open_npz(path: Path, dataset: str | None) -> Volume:
     with reading(path, 'NumPy archive'), np.load(path, allow_pickle=False) as archive:
-        arrays = [k for k in archive.files if k not in ('voxel_size_nm', 'axes', 'class_names')]
-        volumes = [k for k in arrays if archive[k].ndim >= 2]
-        name = dataset or ('data' if 'data' in volumes else '')
-        if not name and len(volumes) == 1:
-            name = volumes[0]
-        if name not in arrays:
-            raise InputError(path, f'no array {name or "data"!r}', f'one of {arrays}')
+        names = [k for k in archive.files if k not in ('voxel_size_nm', 'axes', 'class_names')]
+        name = dataset or ('data' if 'data' in names else _only_volume(archive, names))
+        if name not in names:
+            raise InputError(path, f'no array {name or "data"!r}', f'one of {names}')
         facts: dict[str, Any] = {}
         if 'voxel_size_nm' in archive:
             facts['voxel_size_nm'] = archive['voxel_size_nm'].tolist()
@@ -72,6 +69,12 @@ def _open_npz(path: Path, dataset: str | None) -> Volume:
         if 'class_names' in archive:
             facts['class_names'] = json.loads(str(archive['class_names']))
         return _to_volume(path, archive[name], facts)
+
+
+def _only_volume(archive: Any, names: list[str]) -> str | None:
+    """The only array with at least two axes; None if there are none or several."""
+    volumes = [k for k in names if archive[k].ndim >= 2]
+    return volumes[0] if len(volumes) == 1 else None
 
 
 def _to_volume(path: Path, array: np.ndarray, facts: dict[str, Any]) -> Volume:

@@ -167,8 +167,11 @@ class _Pages:
     def __getitem__(self, index: tuple[slice, ...]) -> np.ndarray:
         numbers = self._numbers[index[: self._n_lead]]
         inner = index[self._n_lead :]
-        planes = [self._read(int(i), inner) for i in numbers.ravel()]
-        return np.stack(planes).reshape((*numbers.shape, *planes[0].shape))
+        shape = tuple(s.stop - s.start for s in inner)
+        planes = np.empty((numbers.size, *shape), self.dtype)
+        for plane, number in zip(planes, numbers.ravel(), strict=True):
+            plane[...] = self._read(int(number), inner)
+        return planes.reshape((*numbers.shape, *shape))
 
     def _read(self, number: int, inner: tuple[slice, ...]) -> np.ndarray:
         with self._lock:

@@ -139,7 +139,7 @@ def test_folders_of_stacks_or_of_unlike_images_are_no_volume(tmp_path):
     tifffile.imwrite(tmp_path / 'a.tif', noise((4, 5)))
     tifffile.imwrite(tmp_path / 'b.tif', noise((4, 6)))
     assert [p.name for p in io.list_volumes(tmp_path)] == ['a.tif', 'b.tif']
-    tifffile.imwrite(tmp_path / 'b.tif', noise((3, 4, 5)))
+    tifffile.imwrite(tmp_path / 'b.tif', noise((5, 4, 5)))
     assert [p.name for p in io.list_volumes(tmp_path)] == ['a.tif', 'b.tif']
 
 
