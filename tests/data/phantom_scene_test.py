@@ -222,6 +222,21 @@ def test_ellipsoid_surface_matches_thomsen():
     assert body.surface() == pytest.approx(thomsen, rel=0.012)
 
 
+def test_odd_sizes_and_empty_scenes():
+    scene = _scene(0, shape=(30, 53, 41), n_cells=(2, 3), cell_semi_axes_nm=((1000, 1200),) * 3)
+    assert scene.labels.shape == (30, 53, 41)
+    assert 2 <= (scene.objects['class_name'] == 'cells').sum() <= 3
+    empty = _scene(0, n_cells=(0, 0), n_beads=(0, 0), container='none')
+    assert not empty.labels.any()
+    assert all(len(column) == 0 for column in empty.objects.values())
+    np.testing.assert_array_equal(empty.absorption, np.float32(SMALL.absorption.ice))
+
+
+def test_cells_without_room_are_refused():
+    with pytest.raises(InputError, match='no room'):
+        _scene(0, capillary_inner_radius_nm=100.0)
+
+
 def test_merge_labels():
     labels = np.arange(13, dtype=np.uint8).reshape(1, 1, 13)
     merged, names = phantom.merge_labels(labels, 'acseg')

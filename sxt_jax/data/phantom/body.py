@@ -6,6 +6,8 @@ import dataclasses
 
 import numpy as np
 
+from sxt_jax.core.errors import InputError
+
 from . import classes, texture
 from .canvas import Canvas, ObjectRecord
 from .parameters import Range, SceneParameters
@@ -58,9 +60,12 @@ def place_bodies(
 
     Bodies may overlap by a few percent of their size: the later one is then flattened there, as
     cells that touch are. Where they do not all fit, all are drawn smaller.
+
+    Raises:
+      InputError: they do not fit at a tenth of their size.
     """
     scale = 1.0
-    while True:
+    while scale > 0.1:
         for _ in range(3):
             bodies: list[StarBody] = []
             for _ in range(n_cells):
@@ -75,6 +80,9 @@ def place_bodies(
             if len(bodies) == n_cells:
                 return bodies
         scale *= 0.93
+    raise InputError(
+        'n_cells', f'no room for {n_cells} in {parameters.extent_nm} nm', 'fewer cells or more room'
+    )
 
 
 def _random_body(rng: np.random.Generator, parameters: SceneParameters, scale: float) -> StarBody:

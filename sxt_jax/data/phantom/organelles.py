@@ -94,7 +94,7 @@ class Organelles:
         def propose() -> Shape:
             shrink = 0.985 ** next(tries)
             offset = rng.normal(size=3)
-            offset *= rng.uniform(0, 0.28) / np.linalg.norm(offset)
+            offset *= rng.uniform(0, 0.6 * (1 - size)) / np.linalg.norm(offset)
             centre = body.centre + body.rotation.T @ (offset * body.semi_axes)
             if p.adherent:
                 # The cut cell reaches from the film to the top of its body: the nucleus lies

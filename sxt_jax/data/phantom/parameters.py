@@ -52,7 +52,8 @@ class SceneParameters:
       n_cells: number of cells; they may touch and are then distinct instances.
       adherent: cells lie on the film, cut flat below, with filopodia along it; otherwise they
         float, turned at random.
-      cell_semi_axes_nm: range of the semi-axes (z, y, x) before turning.
+      cell_semi_axes_nm: range of the semi-axes (z, y, x) before turning; cells that the volume
+        cannot hold are drawn smaller.
       cell_deformation, cell_roughness: amplitudes of the long and short waves on the cell surface,
         relative to its radius.
       membrane_nm: thickness of the plasma membrane with its cortex; at least one voxel.
@@ -82,7 +83,7 @@ class SceneParameters:
     cell_deformation: float = 0.08
     cell_roughness: float = 0.02
     membrane_nm: float = 60.0
-    nucleus_fraction: Range = (0.62, 0.72)
+    nucleus_fraction: Range = (0.66, 0.76)
     n_nucleoli: Count = (1, 2)
     nucleolus_radius_nm: Range = (350, 600)
     n_mitochondria: Count = (6, 12)

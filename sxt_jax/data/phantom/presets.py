@@ -18,11 +18,17 @@ def t_cell_parameters(
     Args:
       shape: (z, y, x) voxels.
       voxel_size_nm: None for a field of 10 µm along the longest edge, which is what one or two
-        cells of 5–6 µm take. Real tomograms have about 32 nm and 472³ voxels; the photons on a
-        pixel grow with its area.
+        cells of 5–6 µm take; the capillary just fills the field. Real tomograms have about 32 nm
+        and 472³ voxels; the photons on a pixel grow with its area.
     """
     voxel = 10_000 / max(shape) if voxel_size_nm is None else voxel_size_nm
-    scene = SceneParameters(shape=shape, voxel_size_nm=voxel)
+    field = max(shape[0], shape[2]) * voxel
+    scene = SceneParameters(
+        shape=shape,
+        voxel_size_nm=voxel,
+        capillary_inner_radius_nm=0.46 * field,
+        capillary_shift_nm=0.05 * field,
+    )
     return scene, ImagingParameters(photons_per_pixel=_photons(voxel))
 
 

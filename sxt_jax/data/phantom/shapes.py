@@ -74,7 +74,7 @@ class StarBody:
         level = np.maximum(np.sqrt(unit[0] ** 2 + unit[1] ** 2 + unit[2] ** 2), 1e-6)
         slope = np.sqrt(sum((u / a) ** 2 for u, a in zip(unit, self.semi_axes, strict=True)))
         scale = level / np.maximum(slope.astype(np.float32), 1e-9)
-        spread = np.abs(self.amplitudes).sum() + 0.3
+        spread = np.abs(self.amplitudes).sum() + 0.15  # deeper in, the waves do not matter
         near = np.flatnonzero(np.abs(level - 1) < spread)
         radius = np.ones(level.size, np.float32)
         flat = [np.ravel(u)[near] / np.ravel(level)[near] for u in unit]

@@ -31,7 +31,8 @@ class SimulatedTomogram:
       absorption: float32 true LAC in µm⁻¹.
       objects: one row an object, as columns: `label`; `class_id` and `class_name` ('cells' for
         whole cells); `cell` the object belongs to (0: none); `complete`, whether its body is
-        wholly in the volume and no other object took a part of it; `n_voxels` with its label;
+        wholly in the volume and no other object took a part of it; `n_voxels` with its label (0 for
+        what is thinner than a voxel);
         `volume_um3` without objects nested inside (a cell has everything), exact for complete
         objects, otherwise of the part in the volume; `surface_um2` (nan unless complete);
         `centroid_{z,y,x}_nm`; `{major,middle,minor}_axis_nm`, full lengths of the undeformed
