@@ -35,11 +35,12 @@ def cross_entropy(
     """
     _check(logits, labels)
     counted, labels = _counted(labels, ignore_label)
-    losses = optax.softmax_cross_entropy_with_integer_labels(logits.astype(jnp.float32), labels)
-    weights = counted
-    if class_weights is not None:
-        weights = counted * jnp.asarray(class_weights, jnp.float32)[labels]
-    return _mean(losses, weights)
+    # One-hot labels: the gradient of reading logits at an index is a scatter, slow on all devices.
+    truth = jax.nn.one_hot(labels, logits.shape[-1])
+    losses = optax.softmax_cross_entropy(logits.astype(jnp.float32), truth)
+    if class_weights is None:
+        return _mean(losses, counted)
+    return _mean(losses, counted * jnp.sum(truth * jnp.asarray(class_weights, jnp.float32), -1))
 
 
 def soft_dice(
