@@ -30,7 +30,8 @@ def _remove(path: Path) -> None:
     if path.is_dir():
         shutil.rmtree(path, ignore_errors=True)
     else:
-        path.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # nothing was made where nothing can be made
+            path.unlink()
 
 
 def _replace(temporary: Path, path: Path) -> None:

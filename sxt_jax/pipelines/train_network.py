@@ -264,7 +264,7 @@ def _checked_pairs(
         labels or None,
         class_names=classes.value_names if classes else None,
         ignore_label=config.data.ignore_value,
-        patch=None if config.data.working_shape else tuple(config.data.patch),
+        patch=None if _working_shape(config) else tuple(config.data.patch),
     )
     logging.info('Training data in %s:\n%s', images, report.format_table())
     for problem in report.problems:
@@ -274,8 +274,13 @@ def _checked_pairs(
 
 
 def _working_shape(config: Any) -> tuple[int, int, int] | None:
-    shape = config.data.working_shape
-    return tuple(shape) if shape else None
+    """The grid to resize volumes to; `--config.data.working_shape=None` arrives as (None,)."""
+    shape = tuple(n for n in config.data.working_shape or () if n is not None)
+    if not shape:
+        return None
+    if len(shape) != 3 or min(shape) < 1:
+        raise InputError('config.data.working_shape', f'{shape}', 'three sizes (z, y, x), or None')
+    return shape
 
 
 def _compute_dtype(config: Any) -> Any:

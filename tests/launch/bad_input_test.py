@@ -1,17 +1,14 @@
 """Bad input: one line, status 2, nothing half-written."""
 
-import os
 import resource
 import shutil
-import subprocess
-import sys
 
 import numpy as np
 import pytest
 
 from sxt_jax.core.volume import Volume
 from sxt_jax.io import list_volumes, read_volume, write_volume
-from tests.launch.processes import ROOT, TINY, run, tiny, write_balls
+from tests.launch.processes import TINY, run, tiny, write_balls
 
 pytestmark = pytest.mark.process
 
@@ -192,18 +189,13 @@ def test_a_full_disk_leaves_nothing(trained, tmp_path):
     def restrict():
         resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
 
-    command = [sys.executable, '-m', 'launch.train', *TINY]
-    command += [f'--config.data.train={trained / "data"}', f'--workdir={tmp_path / "run"}']
-    command += ['--config.model.filters=(16, 32)']
-    done = subprocess.run(
-        command,
-        cwd=ROOT,
+    log = run(
+        'train',
+        *tiny('--config.model.filters=(16, 32)'),
+        f'--config.data.train={trained / "data"}',
+        f'--workdir={tmp_path / "run"}',
+        status=2,
         preexec_fn=restrict,
-        capture_output=True,
-        text=True,
-        check=False,
-        env={**os.environ, 'JAX_PLATFORMS': 'cpu', 'JAX_ENABLE_COMPILATION_CACHE': 'false'},
     )
-    assert done.returncode == 2, done.stderr
-    assert 'disk is full' in _last_line(done.stderr)
+    assert 'disk is full' in _last_line(log)
     assert list((tmp_path / 'run' / 'checkpoints').iterdir()) == []

@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -31,7 +32,7 @@ def tiny(*flags: str) -> tuple[str, ...]:
     return (*(flag for flag in TINY if flag.partition('=')[0] not in changed), *flags)
 
 
-def start(script: str, *flags: str) -> subprocess.Popen:
+def start(script: str, *flags: str, **options: Any) -> subprocess.Popen:
     """A launch script, running, on one CPU device."""
     environment = {k: v for k, v in os.environ.items() if k != 'XLA_FLAGS'}
     environment |= {'JAX_PLATFORMS': 'cpu'}
@@ -42,12 +43,13 @@ def start(script: str, *flags: str) -> subprocess.Popen:
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
+        **options,
     )
 
 
-def run(script: str, *flags: str, status: int = 0) -> str:
+def run(script: str, *flags: str, status: int = 0, **options: Any) -> str:
     """Output and log of a launch script that ends with that status."""
-    process = start(script, *flags)
+    process = start(script, *flags, **options)
     out, log = process.communicate(timeout=600)
     assert process.returncode == status, f'status {process.returncode}\n{out}\n{log}'
     return out + log
