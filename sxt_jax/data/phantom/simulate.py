@@ -31,10 +31,10 @@ class SimulatedTomogram:
       absorption: float32 true LAC in µm⁻¹.
       objects: one row an object, as columns: `label`; `class_id` and `class_name` ('cells' for
         whole cells); `cell` the object belongs to (0: none); `complete`, whether its body is
-        wholly in the volume and no other object took a part of it; `n_voxels` with its label (0 for
-        what is thinner than a voxel);
-        `volume_um3` without objects nested inside (a cell has everything), exact for complete
-        objects, otherwise of the part in the volume; `surface_um2` (nan unless complete);
+        wholly in the volume and no other object took a part of it; `n_voxels` with its label
+        (0 for what is thinner than a voxel); `volume_um3` without objects nested inside (a cell
+        has everything), exact for complete objects, otherwise of the part in the volume;
+        `surface_um2` of the body (of a cell without filopodia; nan unless complete);
         `centroid_{z,y,x}_nm`; `{major,middle,minor}_axis_nm`, full lengths of the undeformed
         body; `material_lac_per_um` it is made of, `mean_lac_per_um` over its voxels.
       tilt_series: [view, y, u] float32 optical depth the image was reconstructed from; of a grid or
