@@ -102,30 +102,31 @@ def peak_device_bytes() -> int | None:
     return max(peaks) if peaks else None
 
 
-def _seconds(run: Callable[[], Any]) -> tuple[float, Any]:
-    start = time.perf_counter()
-    answer = jax.block_until_ready(run())
-    return time.perf_counter() - start, answer
+@dataclasses.dataclass(frozen=True)
+class _Run:
+    """One run of a case: wall and processor time (all threads of this process), highest memory."""
+
+    wall_s: float
+    cpu_s: float
+    peak_host_bytes: int
 
 
-def measure(case: Case, *, repeats: int = 3) -> Record:
-    """Check a case's answer, then time it.
-
-    The first run compiles; its time less the median of the later ones is given as compile time.
-
-    Args:
-      case: what to measure.
-      repeats: timed runs after the first.
-    Returns:
-      The record, without the facts of the machine.
-    Raises:
-      AssertionError: the answer is wrong.
-    """
+def _run_once(case: Case) -> tuple[_Run, Any]:
     with watch_memory() as memory:
-        first_s, answer = _seconds(case.run)
-        case.check(answer)
-        del answer
-        times = [_seconds(case.run)[0] for _ in range(repeats)]
+        cpu, wall = time.process_time(), time.perf_counter()
+        answer = jax.block_until_ready(case.run())
+        wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
+    return _Run(wall, cpu, memory.peak), answer
+
+
+def _check_first_run(case: Case) -> _Run:
+    run, answer = _run_once(case)
+    case.check(answer)
+    return run
+
+
+def _record(case: Case, first: _Run, runs: Sequence[_Run]) -> Record:
+    times = [run.wall_s for run in runs]
     run_s = statistics.median(times)
     return {
         'case': case.name,
@@ -135,9 +136,10 @@ def measure(case: Case, *, repeats: int = 3) -> Record:
         'unit': case.unit,
         'run_s': run_s,
         'run_s_range': [min(times), max(times)],
-        'compile_s': max(0.0, first_s - run_s),
-        'repeats': repeats,
-        'peak_host_bytes': memory.peak,
+        'cpu_s': statistics.median(run.cpu_s for run in runs),
+        'compile_s': max(0.0, first.wall_s - run_s),
+        'repeats': len(runs),
+        'peak_host_bytes': max(run.peak_host_bytes for run in (first, *runs)),
         'peak_device_bytes': peak_device_bytes(),
         **({'facts': dict(case.facts)} if case.facts else {}),
     }
@@ -152,6 +154,7 @@ def machine() -> Record:
         'n_devices': len(devices),
         'n_cores': len(os.sched_getaffinity(0)),
         'processor': _processor(),
+        'load': os.getloadavg()[0],
         'versions': {
             'python': platform.python_version(),
             'jax': jax.__version__,
@@ -174,15 +177,28 @@ def _processor() -> str:
 def run_cases(
     question: str, cases: Sequence[Case], *, repeats: int = 3, smoke: bool = False
 ) -> list[Record]:
-    """Measure every case; each record gets `ratio`, its rate over the first case's.
+    """Check every case's answer, then time all of them.
 
-    Cases must name the same unit. Nothing is written: see `append_records`.
+    The first run of a case compiles: its time less the median of the later ones is the compile
+    time. The later runs take turns, so that a machine that grows busy slows all cases alike.
+
+    Args:
+      question: name of the benchmark.
+      cases: the first is the baseline.
+      repeats: timed runs of each case after the first.
+      smoke: whether the sizes are only to show that it works.
+    Returns:
+      One record a case. `ratio` is its rate over the baseline's. Nothing is written.
+    Raises:
+      AssertionError: an answer is wrong.
     """
     if len({case.unit for case in cases}) > 1:
         raise ValueError(f'cases of {question!r} differ in unit')
+    firsts = [_check_first_run(case) for case in cases]
+    rounds = [[_run_once(case)[0] for case in cases] for _ in range(repeats)]
     records: list[Record] = []
-    for case in cases:
-        record = {'benchmark': question, 'smoke': smoke, **measure(case, repeats=repeats)}
+    for case, first, runs in zip(cases, firsts, zip(*rounds, strict=True), strict=True):
+        record = {'benchmark': question, 'smoke': smoke, **_record(case, first, runs)}
         record['baseline'] = cases[0].name
         record['ratio'] = record['rate'] / (records[0] if records else record)['rate']
         records.append({**record, **machine()})

@@ -27,7 +27,7 @@ def test_a_wrong_answer_is_not_timed():
         return jnp.float32(9.0)
 
     with pytest.raises(AssertionError):
-        harness.measure(make_case(run=run))
+        harness.run_cases('q', [make_case(run=run)])
     assert len(runs) == 1
 
 
@@ -42,6 +42,16 @@ def test_records_tell_all_that_a_figure_depends_on():
     assert first['peak_host_bytes'] > 2**20
     assert {'python', 'jax', 'flax', 'numpy'} <= first['versions'].keys()
     json.dumps([first, second])
+
+
+def test_timed_runs_take_turns():
+    order = []
+
+    def runner(name):
+        return lambda: order.append(name) or jnp.float32(10)
+
+    harness.run_cases('q', [make_case('a', run=runner('a')), make_case('b', run=runner('b'))])
+    assert ''.join(order) == 'abababab'
 
 
 def test_cases_of_different_units_are_refused():

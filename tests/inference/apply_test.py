@@ -35,13 +35,13 @@ class Heads(nn.Module):
 def make(n_dims=3, **fields):
     model = Heads(n_dims=n_dims, **fields)
     x = jnp.zeros((1, *(4,) * n_dims, 2))
-    return model, model.init(jax.random.key(0), x, train=False)
+    return model, jax.jit(model.init, static_argnames='train')(jax.random.key(0), x, train=False)
 
 
 def test_heads_are_activated_in_float32():
     model, variables = make()
     tiles = np.random.default_rng(0).random((2, 4, 4, 4, 2), np.float32)
-    heads = make_apply_fn(model)(variables, tiles)
+    heads = jax.jit(make_apply_fn(model))(variables, tiles)
     raw = {n: v.astype(jnp.float32) for n, v in model.apply(variables, tiles, train=False).items()}
     assert heads.keys() == {'probs', 'label', 'mask', 'image'}
     assert all(head.dtype == jnp.float32 for head in heads.values())

@@ -83,24 +83,25 @@ def test_a_unet_gives_the_same_in_tiles_as_in_one_piece(seed):
     rng = np.random.default_rng(seed)
     image = rng.random(rng.integers(1, 36, 3), np.float32)
     tile = [int(t) for t in rng.choice([16, 20], 3)]
-    overlap = [int(rng.integers(2 * REACH, t - 1)) for t in tile]
+    overlap = [int(rng.integers(2 * REACH, t - 3)) for t in tile]
     out = predict_volume(
         small_unet, unet_kernels(), image, tile=tile, overlap=overlap, margin=REACH, align=2,
-        blend=BLENDS[seed % 3], batch_size=4, device_mesh=make_device_mesh(jax.devices()[:2]),
+        blend=BLENDS[seed % 3], batch_size=4, device_mesh=make_device_mesh(jax.devices()[:1]),
     )  # fmt: skip
     np.testing.assert_allclose(out['out'], whole(image, tile), atol=1e-5)
 
 
-@pytest.mark.parametrize('shape', [(24, 40, 31), (10, 33, 57)])
-def test_the_published_kind_of_unet_gives_the_same_in_tiles_as_in_one_piece(shape):
+def test_the_published_kind_of_unet_gives_the_same_in_tiles_as_in_one_piece():
+    shape = (10, 33, 41)
     model = UNet3D(filters=(4, 6), n_labels=3)
     image = np.random.default_rng(0).normal(size=shape).astype(np.float32)
-    variables = model.init(jax.random.key(0), jnp.zeros((1, 4, 4, 4, 1)))
-    apply_fn = make_apply_fn(model)
+    variables = jax.jit(model.init)(jax.random.key(0), jnp.zeros((1, 4, 4, 4, 1)))
     halo = max(model.halo)
-    out = predict_volume(apply_fn, variables, image, tile=24, overlap=2 * halo, margin=halo)
+    arguments = make_apply_fn(model), variables, image
+    one_device = {'device_mesh': make_device_mesh(jax.devices()[:1])}
+    out = predict_volume(*arguments, tile=24, overlap=2 * halo, margin=halo, **one_device)
     one_piece = tuple(max(24, n + n % 2) for n in shape)
-    expected = predict_volume(apply_fn, variables, image, tile=one_piece, overlap=0)
+    expected = predict_volume(*arguments, tile=one_piece, overlap=0, **one_device)
     np.testing.assert_allclose(out['probs'], expected['probs'], atol=1e-5)
     np.testing.assert_allclose(out['probs'].sum(-1), 1, atol=1e-5)
 
