@@ -14,6 +14,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import os
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
@@ -31,6 +32,7 @@ from sxt_jax.core.errors import InputError
 
 _DESCRIPTION, _MANIFEST, _STATE = 'checkpoint.json', 'manifest.json', 'state'
 _FOLDER = 'checkpoints'
+_OVERHEAD_BYTES = 1 << 16  # metadata of Orbax, description, manifest
 
 
 class BrokenCheckpoint(InputError):
@@ -75,6 +77,7 @@ def save_checkpoint(
     path = Path(workdir) / _FOLDER / str(step)
     with atomic_path(path) as temporary:
         temporary.mkdir()
+        _check_space(temporary, tree)
         with ocp.PyTreeCheckpointer() as checkpointer:
             checkpointer.save((temporary / _STATE).absolute(), jax.tree.map(np.asarray, tree))
         text = json.dumps({**description, 'step': step}, indent=1, allow_nan=True)
@@ -184,6 +187,14 @@ def restore_into(checkpoint: Checkpoint, template: Any, *, device_mesh: Mesh) ->
     if flat:
         raise InputError(checkpoint.path, f'{sorted(flat)[:3]} too many', 'the same network')
     return jax.device_put(tree, replicated(device_mesh))
+
+
+def _check_space(folder: Path, tree: Any) -> None:
+    """Raise `OSError` where the arrays would not fit: Orbax retries for a minute, then floods."""
+    n_bytes = sum(leaf.nbytes for leaf in jax.tree.leaves(tree)) + _OVERHEAD_BYTES
+    with (folder / 'space').open('wb') as file:
+        os.posix_fallocate(file.fileno(), 0, n_bytes)
+    (folder / 'space').unlink()
 
 
 def _newest_intact(paths: list[Path], workdir: str | Path) -> Checkpoint | None:
