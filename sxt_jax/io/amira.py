@@ -12,7 +12,7 @@ import numpy as np
 
 from sxt_jax.core.errors import InputError
 from sxt_jax.core.volume import Volume, VoxelSize
-from sxt_jax.io.lazy import check_size, lazy_view, reading
+from sxt_jax.io.lazy import MappedFile, check_size, lazy_view, reading
 from sxt_jax.io.units import to_voxel_size
 
 SUFFIXES = ('.am', '.labels', '.amiramesh')
@@ -51,8 +51,8 @@ def open_amira(path: Path, *, dataset: str | None = None, level: int = 0) -> Vol
         field = _choose_field(path, header, dataset)
         array = _read_field(path, header, start, field, (z, y, x))
         size, metadata = _voxel_size(header, (z, y, x))
-        axes = 'zyx' if array.ndim == 3 else 'zyxc'
-        data = lazy_view(array, order=tuple(range(array.ndim)), where=path, kind=_KIND)
+        axes = 'zyx' if len(array.shape) == 3 else 'zyxc'
+        data = lazy_view(array, order=tuple(range(len(array.shape))), where=path, kind=_KIND)
         return Volume(data, size, axes, _materials(header), metadata)
 
 
@@ -81,7 +81,7 @@ def _choose_field(path: Path, header: str, dataset: str | None) -> tuple[str, ..
 
 def _read_field(
     path: Path, header: str, start: int, field: tuple[str, ...], shape: tuple[int, ...]
-) -> np.ndarray:
+) -> np.ndarray | MappedFile:
     kind, channels, _, mark, coding, n_coded = field
     if kind not in _TYPES:
         raise InputError(path, f'field type {kind}', f'one of {list(_TYPES)}')
@@ -96,7 +96,7 @@ def _read_field(
     size = path.stat().st_size
     check_size(path, size, offset + (int(n_coded) if coding else n_bytes), 'Amira')
     if not coding:
-        return np.memmap(path, dtype, 'r', offset, shape)
+        return MappedFile(path, dtype, offset, shape)
     with path.open('rb') as file:
         file.seek(offset)
         coded = file.read(int(n_coded))

@@ -15,7 +15,7 @@ import numpy as np
 from sxt_jax.core.errors import InputError
 from sxt_jax.core.volume import Volume, VoxelSize
 from sxt_jax.io.layout import FLOATS, INTEGERS, Layout, names_from_json, names_to_json
-from sxt_jax.io.lazy import lazy_view, reading
+from sxt_jax.io.lazy import OneSlice, lazy_view, reading
 
 SUFFIXES = ('.h5', '.hdf5', '.hdf', '.nxs')
 DTYPES = (*INTEGERS, np.dtype('f2'), *FLOATS)
@@ -46,23 +46,13 @@ def open_hdf5(path: Path, *, dataset: str | None = None, level: int = 0) -> Volu
         if item.dtype.kind not in 'biuf':
             raise InputError(f'{path}::{item.name}', f'dtype {item.dtype}', 'real numbers')
         axes, order = _axes(path, item)
-        array = _OneSlice(item) if item.ndim == 2 else item
+        array = OneSlice(item) if item.ndim == 2 else item
         data = lazy_view(array, order=order, where=path, kind=_KIND)
         names = _attribute(item, 'class_names')
         return Volume(
             data, _voxel_size(item), axes, names_from_json(names),
             {'format': 'HDF5', 'dataset': item.name.strip('/')},
         )  # fmt: skip
-
-
-class _OneSlice:
-    """A 2-D dataset seen as one with a z axis of 1."""
-
-    def __init__(self, item: Any) -> None:
-        self.shape, self.dtype, self._item = (1, *item.shape), item.dtype, item
-
-    def __getitem__(self, index: tuple[slice, ...]) -> np.ndarray:
-        return self._item[index[1:]][None]
 
 
 def list_datasets(path: Path) -> list[str]:

@@ -120,10 +120,12 @@ def _same(slab: np.ndarray, result: np.ndarray) -> bool:
 
 
 def names_to_json(class_names: Mapping[int, str]) -> str:
+    """Class names as one line of ASCII, as headers hold them."""
     return json.dumps({str(k): v for k, v in class_names.items()})
 
 
 def names_from_json(text: str | bytes | None) -> dict[int, str] | None:
+    """The inverse of `names_to_json`; None of nothing."""
     if not text:
         return None
     return {int(k): str(v) for k, v in json.loads(text).items()}

@@ -120,6 +120,33 @@ class LazyArray:
         return tuple(slices), tuple(dropped)
 
 
+class MappedFile:
+    """Uncompressed voxels in one run of a file, mapped for as long as a window is copied.
+
+    A map kept open would count all pages ever read as memory of this process.
+    """
+
+    def __init__(
+        self, path: Path, dtype: np.dtype, offset: int, shape: tuple[int, ...], order: Any = 'C'
+    ) -> None:
+        self.shape, self.dtype = tuple(shape), np.dtype(dtype)
+        self._path, self._offset, self._order = path, offset, order
+
+    def __getitem__(self, index: Any) -> np.ndarray:
+        mapped = np.memmap(self._path, self.dtype, 'r', self._offset, self.shape, self._order)
+        return np.array(mapped[index])
+
+
+class OneSlice:
+    """An array with a z axis of 1 put before its others."""
+
+    def __init__(self, array: Any) -> None:
+        self.shape, self.dtype, self._array = (1, *array.shape), array.dtype, array
+
+    def __getitem__(self, index: tuple[slice, ...]) -> np.ndarray:
+        return np.asarray(self._array[index[1:]])[None]
+
+
 def lazy_view(array: Any, *, order: tuple[int, ...], where: str | Path, kind: str) -> LazyArray:
     """A sliceable array (memory map, HDF5 or Zarr array) with its axes permuted.
 

@@ -18,7 +18,7 @@ from mrcfile.dtypes import HEADER_DTYPE
 from sxt_jax.core.errors import InputError
 from sxt_jax.core.volume import Volume, VoxelSize
 from sxt_jax.io.layout import Layout
-from sxt_jax.io.lazy import check_size, lazy_view
+from sxt_jax.io.lazy import MappedFile, check_size, lazy_view
 from sxt_jax.io.units import to_voxel_size
 
 SUFFIXES = ('.mrc', '.rec', '.st', '.map', '.ali')
@@ -46,7 +46,7 @@ def open_mrc(path: Path, *, dataset: str | None = None, level: int = 0) -> Volum
     dtype = _dtype(path, header)
     offset = HEADER_DTYPE.itemsize + max(0, int(header['nsymbt']))
     check_size(path, size, offset + math.prod(n) * dtype.itemsize, 'MRC')
-    array = np.memmap(path, dtype, 'r', offset, n)
+    array = MappedFile(path, dtype, offset, n)
     data = lazy_view(array, order=_axis_order(path, header), where=path, kind=_KIND)
     return Volume(
         data, _voxel_size(header), metadata={'format': 'MRC', 'mode': int(header['mode'])}

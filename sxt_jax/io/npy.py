@@ -15,7 +15,7 @@ from sxt_jax.core.atomic import write_text
 from sxt_jax.core.errors import InputError
 from sxt_jax.core.volume import Volume
 from sxt_jax.io.layout import FLOATS, INTEGERS, Layout, names_from_json, names_to_json
-from sxt_jax.io.lazy import lazy_view, reading
+from sxt_jax.io.lazy import MappedFile, OneSlice, lazy_view, reading
 
 SUFFIXES = ('.npy', '.npz')
 DTYPES = (*INTEGERS, np.dtype('f2'), *FLOATS)
@@ -35,7 +35,9 @@ def open_npy(path: Path, *, dataset: str | None = None, level: int = 0) -> Volum
     if path.suffix.lower() == '.npz':
         return _open_npz(path, dataset)
     with reading(path, 'NumPy file'):
-        array = np.load(path, mmap_mode='r', allow_pickle=False)
+        mapped: Any = np.load(path, mmap_mode='r', allow_pickle=False)
+        order = 'C' if mapped.flags.c_contiguous else 'F'
+        array = MappedFile(path, mapped.dtype, mapped.offset, mapped.shape, order)
     return _to_volume(path, array, _read_side_file(path, array))
 
 
@@ -44,7 +46,7 @@ def side_file(path: Path) -> Path:
     return path.with_name(path.name + '.json')
 
 
-def _read_side_file(path: Path, array: np.ndarray) -> dict[str, Any]:
+def _read_side_file(path: Path, array: MappedFile) -> dict[str, Any]:
     side = side_file(path)
     if not side.exists():
         return {}
@@ -68,7 +70,9 @@ def _open_npz(path: Path, dataset: str | None) -> Volume:
             facts['axes'] = str(archive['axes'])
         if 'class_names' in archive:
             facts['class_names'] = json.loads(str(archive['class_names']))
-        return _to_volume(path, archive[name], facts)
+        array = archive[name]
+        array.flags.writeable = False  # windows of it are copied, so that readers share nothing
+        return _to_volume(path, array, facts)
 
 
 def _only_volume(archive: Any, names: list[str]) -> str | None:
@@ -77,19 +81,18 @@ def _only_volume(archive: Any, names: list[str]) -> str | None:
     return volumes[0] if len(volumes) == 1 else None
 
 
-def _to_volume(path: Path, array: np.ndarray, facts: dict[str, Any]) -> Volume:
-    axes = facts.get('axes') or {2: 'yx', 3: 'zyx'}.get(array.ndim, '')
-    if axes not in ('yx', 'zyx', 'zyxc') or len(axes) != array.ndim:
+def _to_volume(path: Path, array: Any, facts: dict[str, Any]) -> Volume:
+    axes = facts.get('axes') or {2: 'yx', 3: 'zyx'}.get(len(array.shape), '')
+    if axes not in ('yx', 'zyx', 'zyxc') or len(axes) != len(array.shape):
         raise InputError(
             path, f'array of shape {array.shape} with axes {axes!r}',
             'a [z, y, x] array, or axes "zyxc" in the file beside it',
         )  # fmt: skip
     if array.dtype.kind not in 'biuf':
         raise InputError(path, f'dtype {array.dtype}', 'real numbers')
-    if array.ndim == 2:
-        array, axes = array[None], 'zyx'
-    array.flags.writeable = False  # windows of it are copied, so that readers share nothing
-    data = lazy_view(array, order=tuple(range(array.ndim)), where=path, kind='NumPy file')
+    if axes == 'yx':
+        array, axes = OneSlice(array), 'zyx'
+    data = lazy_view(array, order=tuple(range(len(axes))), where=path, kind='NumPy file')
     names = facts.get('class_names')
     return Volume(
         data, facts.get('voxel_size_nm'), axes,

@@ -16,7 +16,7 @@ import numpy as np
 from sxt_jax.core.errors import InputError
 from sxt_jax.core.volume import Volume, VoxelSize
 from sxt_jax.io.layout import FLOATS, INTEGERS, Layout, names_from_json, names_to_json
-from sxt_jax.io.lazy import check_size, lazy_view, reading
+from sxt_jax.io.lazy import MappedFile, OneSlice, check_size, lazy_view, reading
 from sxt_jax.io.units import to_voxel_size
 
 SUFFIXES = ('.nrrd',)
@@ -44,21 +44,21 @@ def open_nrrd(path: Path, *, dataset: str | None = None, level: int = 0) -> Volu
     del dataset, level
     with reading(path, _KIND), path.open('rb') as file:
         header = nrrd.read_header(file)
-        array = _read_array(path, file, header)
+        array: Any = _read_array(path, file, header)
         if array.dtype.kind not in 'iuf':
             raise InputError(path, f'type {header["type"]}', 'real numbers')
         # The header lists the fastest axis first; arrays list it last.
         axes, order = _axes(path, header)
-        last = array.ndim - 1
-        if array.ndim == 2:
-            array, order, last = array[None], (2, 1, 0), 2
+        last = len(array.shape) - 1
+        if last == 1:
+            array, order, last = OneSlice(array), (2, 1, 0), 2
         data = lazy_view(array, order=tuple(last - i for i in order), where=path, kind=_KIND)
         names = names_from_json(header.get('class_names'))
         size = _voxel_size(header, order) if len(header['sizes']) > 2 else None
         return Volume(data, size, axes, names, {'format': 'NRRD', **_bare_spacing(header, order)})
 
 
-def _read_array(path: Path, file: BinaryIO, header: Mapping[str, Any]) -> np.ndarray:
+def _read_array(path: Path, file: BinaryIO, header: Mapping[str, Any]) -> np.ndarray | MappedFile:
     dtype = nrrd.reader._determine_datatype(header)
     shape = tuple(int(n) for n in header['sizes'][::-1])
     n_bytes = math.prod(shape) * dtype.itemsize
@@ -77,7 +77,7 @@ def _read_voxels(
     dtype: np.dtype,
     shape: tuple[int, ...],
     n_bytes: int,
-) -> np.ndarray:
+) -> np.ndarray | MappedFile:
     for _ in range(int(header.get('line skip', header.get('lineskip', 0)))):
         file.readline()
     skip = int(header.get('byte skip', header.get('byteskip', 0)))
@@ -85,7 +85,7 @@ def _read_voxels(
     if encoding == 'raw' and skip >= 0:
         offset = file.tell() + skip
         check_size(path, path.stat().st_size, offset + n_bytes, 'NRRD')
-        return np.memmap(path, dtype, 'r', offset, shape)
+        return MappedFile(path, dtype, offset, shape)
     if encoding in ('gzip', 'gz', 'bzip2', 'bz2') and skip >= 0:
         # Unlike pynrrd's, these readers raise where the end of the stream is missing.
         opener: Any = gzip.open if encoding.startswith('g') else bz2.open

@@ -18,7 +18,7 @@ import tifffile
 
 from sxt_jax.core.errors import InputError
 from sxt_jax.core.volume import Volume, VoxelSize
-from sxt_jax.io.lazy import LazyArray, lazy_view, reading
+from sxt_jax.io.lazy import LazyArray, MappedFile, OneSlice, lazy_view, reading
 from sxt_jax.io.tiff_metadata import declared_planes, read_class_names, read_voxel_size
 from sxt_jax.io.tiff_pages import check_extents, count_pages
 
@@ -130,24 +130,14 @@ def _lazy_data(path: Path, file: Any, series: Any, order: tuple[int | None, ...]
     offset = series.dataoffset
     if offset is not None:  # uncompressed and in one run: a window is read without its pages
         dtype = np.dtype(series.dtype).newbyteorder(file.byteorder)
-        array: Any = np.memmap(path, dtype, 'r', offset, tuple(series.shape))
+        array: Any = MappedFile(path, dtype, offset, series.shape)
         file.close()
     else:
         array = _Pages(series)
     if order[0] is None:  # no z axis: one slice
-        array = _WithSlice(array)
+        array = OneSlice(array)
         order = (0, *(a + 1 for a in order[1:] if a is not None))
     return lazy_view(array, order=tuple(a for a in order if a is not None), where=path, kind=_KIND)
-
-
-class _WithSlice:
-    """An array with an axis of 1 put before its others."""
-
-    def __init__(self, array: Any) -> None:
-        self.shape, self.dtype, self._array = (1, *array.shape), array.dtype, array
-
-    def __getitem__(self, index: tuple[slice, ...]) -> np.ndarray:
-        return np.asarray(self._array[index[1:]])[None]
 
 
 class _Pages:

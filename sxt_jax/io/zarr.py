@@ -22,7 +22,7 @@ from sxt_jax.core.box import Box
 from sxt_jax.core.errors import InputError
 from sxt_jax.core.volume import Volume, VoxelSize
 from sxt_jax.io.layout import FLOATS, INTEGERS, Layout
-from sxt_jax.io.lazy import LazyArray, lazy_view, reading
+from sxt_jax.io.lazy import LazyArray, OneSlice, lazy_view, reading
 from sxt_jax.io.units import to_voxel_size
 
 SUFFIXES = ('.zarr',)
@@ -173,7 +173,7 @@ def _open_array(path: Path, array_path: Path, axes: Sequence[str]) -> tuple[str,
             path, f'axes {"".join(axes)} of shape {shape}',
             'a volume: z, y, x and at most a channel axis',
         )  # fmt: skip
-    wrapped = _Array(array, with_slice='z' not in axes)
+    wrapped: Any = _Array(array) if 'z' in axes else OneSlice(_Array(array))
     axes = ['z', *axes] if 'z' not in axes else list(axes)
     channels = 'c' in axes and wrapped.shape[axes.index('c')] > 1
     names = 'zyxc' if channels else 'zyx'
@@ -182,16 +182,13 @@ def _open_array(path: Path, array_path: Path, axes: Sequence[str]) -> tuple[str,
 
 
 class _Array:
-    """A tensorstore array that reads when indexed, perhaps with a z axis of 1 put first."""
+    """A tensorstore array that reads when indexed."""
 
-    def __init__(self, array: Any, *, with_slice: bool) -> None:
-        self._array, self._with_slice = array, with_slice
-        self.shape = (1, *array.shape) if with_slice else tuple(array.shape)
+    def __init__(self, array: Any) -> None:
+        self.shape, self._array = tuple(array.shape), array
         self.dtype = np.dtype(array.dtype.numpy_dtype)
 
     def __getitem__(self, index: tuple[slice, ...]) -> np.ndarray:
-        if self._with_slice:
-            return self._array[index[1:]].read().result()[None]
         return self._array[index].read().result()
 
 
