@@ -221,7 +221,8 @@ def predict_slabs(
 
     The volume is mirrored behind its end where tiles reach beyond it. Inputs are taken as they are:
     scale them first. The arguments are checked at the call, the work is done as slabs are asked
-    for.
+    for, in a thread: JAX's context managers (e.g. for matrix precision) do not reach it, its
+    global options do.
 
     Args:
       apply_fn: (variables, tiles [b, z, y, x, c] float32) -> head name -> [b, z, y, x, k], from

@@ -164,6 +164,27 @@ def test_slabs_in_order_make_the_volume(image, expected, batch_size):
     np.testing.assert_allclose(out, expected, atol=1e-5)
 
 
+def test_no_more_is_read_once_the_caller_stops():
+    class Counting(Lazy):
+        n_read = 0
+
+        def __getitem__(self, index):
+            Counting.n_read += index[0].stop - index[0].start
+            return super().__getitem__(index)
+
+    image = Counting(np.zeros((400, 8, 8), np.float32))
+    slabs = predict_slabs(
+        voxelwise, jnp.float32(1), image, tile=8, overlap=0, batch_size=1,
+        device_mesh=make_device_mesh(jax.devices()[:1]),
+    )  # fmt: skip
+    assert next(slabs).z_stop == 8
+    slabs.close()
+    n_read = Counting.n_read
+    assert n_read <= 6 * 8
+    assert not list(slabs)
+    assert Counting.n_read == n_read
+
+
 @pytest.mark.parametrize('blend', BLENDS)
 def test_blending_leaves_a_constant_as_it_is(blend):
     def ones(variables, tiles):
