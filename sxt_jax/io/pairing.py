@@ -100,7 +100,7 @@ def _stem(path: Path) -> str:
     return split_dataset(path)[0].stem.removesuffix('.ome')
 
 
-def _label_stem(path: Path) -> str | None:
+def label_stem(path: Path) -> str | None:
     """Stem of the image that a file with a label mark belongs to; None without mark."""
     stem = _stem(path)
     if path.suffix.lower() == '.labels':  # the mark is Amira's suffix itself
@@ -132,7 +132,7 @@ def _match(
 def _pair_folders(image_folder: Path, label_folder: Path) -> tuple[list[Pair], list[Unpaired]]:
     images = _by_stem((_CHANNEL.sub('', _stem(p)), p) for p in _volumes(image_folder))
     files = [(_stem(p), p) for p in _volumes(label_folder)]
-    labels = _by_stem((k if k in images else _label_stem(p) or k, p) for k, p in files)
+    labels = _by_stem((k if k in images else label_stem(p) or k, p) for k, p in files)
     if not images and not labels:
         raise InputError(image_folder, 'no volumes here', f'images with labels in {label_folder}')
     hint = (f'labels named {{}}.* in {label_folder}', f'an image named {{}}.* in {image_folder}')
@@ -144,7 +144,7 @@ def _pair_within(path: Path) -> tuple[list[Pair], list[Unpaired]]:
     own = {p: datasets for p in files if (datasets := _own_labels(p))}
     pairs = [Pair(*datasets, _stem(p)) for p, datasets in own.items()]
     rest = [p for p in files if p not in own]
-    labels = _by_stem((stem, p) for p in rest if (stem := _label_stem(p)) is not None)
+    labels = _by_stem((stem, p) for p in rest if (stem := label_stem(p)) is not None)
     images = _by_stem((_stem(p), p) for p in rest if p not in labels.values())
     if not files:
         names = ' or '.join('+'.join(f) for f in _FOLDERS)

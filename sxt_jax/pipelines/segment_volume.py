@@ -27,16 +27,23 @@ from sxt_jax.inference import (
     predict_slabs,
     predict_volume,
 )
-from sxt_jax.io import is_volume, list_volumes, open_volume, open_writer, write_volume
+from sxt_jax.io import (
+    WRITABLE_SUFFIXES,
+    list_volumes,
+    open_volume,
+    open_writer,
+    split_dataset,
+    write_volume,
+)
+from sxt_jax.io.pairing import label_stem
 from sxt_jax.models import build_model
 from sxt_jax.ops.resample import resize, resize_rows
 from sxt_jax.training.checkpoint import best_checkpoint
 from sxt_jax.training.loop import SCORE
 
-_WRITABLE = ('.tif', '.tiff', '.mrc', '.rec', '.st', '.map', '.h5', '.hdf5', '.npy', '.zarr')
 _WITH_CHANNELS = ('.tif', '.tiff', '.h5', '.hdf5', '.npy', '.zarr')
 _SLAB_DEPTH = 32
-_ISOTROPY_TOLERANCE = 0.05
+_VOXEL_SIZE_TOLERANCE = 0.05
 
 
 @dataclasses.dataclass(frozen=True)
@@ -120,7 +127,7 @@ def segment_files(
     options = options or Options()
     sources = find_sources(source)
     output = Path(output)
-    if output.resolve() in {path.resolve().parent for path in sources}:
+    if output.resolve() in {split_dataset(path)[0].resolve().parent for path in sources}:
         raise InputError(output, 'the folder of the inputs', 'another folder for the results')
     segmenter = load_segmenter(checkpoint, mirror=options.mirror)
     outcomes = []
@@ -169,26 +176,21 @@ def load_segmenter(checkpoint: str | Path, *, mirror: str = '') -> Segmenter:
 
 
 def find_sources(source: str | Path) -> list[Path]:
-    """The volumes that `source` names.
+    """The volumes that `source` names; labels that lie beside their images are left out.
 
     Raises:
       InputError: there is none.
     """
-    source = Path(source)
-    if not source.exists():
-        raise InputError(source, 'not there', 'a tomogram or a folder of tomograms')
-    if is_volume(source):
-        return [source]
     found = list_volumes(source)
-    if not found:
-        raise InputError(source, 'no volume in this folder', 'tomograms')
-    return found
+    stems = {path.stem for path in found}
+    return [path for path in found if label_stem(path) not in stems]
 
 
 def label_path(source: Path, output: Path) -> Path:
     """Where the labels of a source go: its name, in its format if that can be written."""
-    name = source.name
-    return output / (name if source.suffix.lower() in _WRITABLE else f'{name}.tif')
+    source, _ = split_dataset(source)
+    writable = source.suffix.lower() in WRITABLE_SUFFIXES
+    return output / (source.name if writable else f'{source.name}.tif')
 
 
 def segment_file(
@@ -234,7 +236,9 @@ def predict_probabilities(
 ) -> Iterator[tuple[int, np.ndarray]]:
     """(z, [dz, y, x, k] probabilities) of consecutive slabs of the image's own grid."""
     run = {**segmenter.tiling, 'device_mesh': segmenter.device_mesh}
-    with tqdm(total=image.shape[0], unit='slice', desc=Path(name).name, leave=False) as bar:
+    with tqdm(
+        total=image.shape[0], unit='slice', desc=split_dataset(name)[0].name, leave=False
+    ) as bar:
         if segmenter.working_shape is None:
             affine = measure_affine(segmenter.intensity, image.data, name=name)
             seen = NormalisedArray(image.data, affine)
@@ -269,7 +273,7 @@ def _check_image(segmenter: Segmenter, image: Volume, source: Path) -> None:
     if trained is None or given is None or segmenter.working_shape is not None:
         return
     ratio = np.array(given) / np.array(trained)
-    if np.any(np.abs(ratio - 1) > _ISOTROPY_TOLERANCE):
+    if np.any(np.abs(ratio - 1) > _VOXEL_SIZE_TOLERANCE):
         logging.warning(
             '%s: voxels of %s nm, the network was trained on %s nm', source, given, trained
         )

@@ -45,6 +45,7 @@ from sxt_jax.training.checkpoint import (
     Checkpoint,
     best_checkpoint,
     latest_checkpoint,
+    remove_leftovers,
     restore_into,
 )
 from sxt_jax.training.evaluators import validation_scores
@@ -85,6 +86,7 @@ def train_network(config: Any, workdir: str | Path) -> Checkpoint:
     """
     workdir = Path(workdir)
     with locked(workdir):
+        remove_leftovers(workdir)
         device_mesh = make_device_mesh()
         _check_config(config, device_mesh)
         data = load_training_data(config)

@@ -26,7 +26,7 @@ import orbax.checkpoint as ocp
 from absl import logging
 from jax.sharding import Mesh
 
-from sxt_jax.core.atomic import atomic_path
+from sxt_jax.core.atomic import TEMPORARY_MARK, atomic_path
 from sxt_jax.core.devices import replicated
 from sxt_jax.core.errors import InputError
 
@@ -157,7 +157,17 @@ def remove_old_checkpoints(workdir: str | Path, *, keep: int, always: int | None
     """Delete all but the newest `keep` checkpoints and the one of the step `always`."""
     for path in list_checkpoints(workdir)[: -max(1, keep)]:
         if int(path.name) != always:
-            shutil.rmtree(path, ignore_errors=True)
+            # Renamed first: a kill must not leave half a checkpoint under its name.
+            doomed = path.with_name(f'{TEMPORARY_MARK}removed-{path.name}')
+            shutil.rmtree(doomed, ignore_errors=True)
+            path.rename(doomed)
+            shutil.rmtree(doomed, ignore_errors=True)
+
+
+def remove_leftovers(workdir: str | Path) -> None:
+    """Delete what a killed run left unfinished; only for who holds the lock of the folder."""
+    for path in (Path(workdir) / _FOLDER).glob(f'{TEMPORARY_MARK}*'):
+        shutil.rmtree(path, ignore_errors=True)
 
 
 def restore_into(checkpoint: Checkpoint, template: Any, *, device_mesh: Mesh) -> Any:
