@@ -5,8 +5,9 @@ from __future__ import annotations
 import jax
 import jax.numpy as jnp
 import numpy as np
+from flax import linen as nn
 
-from sxt_jax.models.blocks import BatchNorm, Conv, DoubleBlock
+from sxt_jax.models.blocks import BatchNorm, Conv, DoubleBlock, glorot_uniform
 
 
 def test_batch_norm_has_the_constants_of_keras():
@@ -53,3 +54,10 @@ def test_residual_block_passes_its_input_on():
     variables['params']['shortcut']['kernel'] = shortcut
     y = block.apply(variables, x, train=False)
     np.testing.assert_allclose(y, jax.nn.relu(x @ shortcut[0, 0]), atol=1e-5)
+
+
+def test_kernels_are_drawn_as_by_flax():
+    for shape in ((3, 3, 3, 2, 5), (2, 2, 4, 3), (1, 1, 1, 8, 2)):
+        expected = nn.initializers.glorot_uniform()(jax.random.key(7), shape)
+        found = glorot_uniform(jax.random.key(7), shape)
+        np.testing.assert_allclose(np.sort(found, None), np.sort(expected, None), rtol=1e-5)
