@@ -129,11 +129,11 @@ def _where(
 def _intensity(key: jax.Array, image: jax.Array, augmentation: Augmentation) -> jax.Array:
     scale, shift, level, noise = jax.random.split(key, 4)
     if augmentation.scale > 0:
-        limits = {'minval': 1 - augmentation.scale, 'maxval': 1 + augmentation.scale}
-        image = image * jax.random.uniform(scale, dtype=image.dtype, **limits)
+        change = jax.random.uniform(scale, minval=-1.0, maxval=1.0).astype(image.dtype)
+        image = image * (1 + augmentation.scale * change)
     if augmentation.shift > 0:
-        limits = {'minval': -augmentation.shift, 'maxval': augmentation.shift}
-        image = image + jax.random.uniform(shift, dtype=image.dtype, **limits)
+        change = jax.random.uniform(shift, minval=-1.0, maxval=1.0).astype(image.dtype)
+        image = image + augmentation.shift * change
     if augmentation.noise > 0:
         sd = jax.random.uniform(level, dtype=image.dtype, maxval=augmentation.noise)
         image = image + sd * jax.random.normal(noise, image.shape, image.dtype)

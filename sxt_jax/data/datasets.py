@@ -147,7 +147,7 @@ def prepare_examples(
     examples = []
     for pair, (image, labels) in zip(pairs, volumes, strict=True):
         gray, voxel_size_nm, name = image.data, image.voxel_size_nm, str(pair.image)
-        indices = _to_indices(labels.data, classes, str(pair.labels))
+        indices: ArrayLike = _to_indices(labels.data, classes, str(pair.labels))
         if working_shape is not None:
             measure_affine(Intensity(), gray, name=name)  # NaNs must not spread by resizing
             gray, indices, voxel_size_nm = _resize(image, indices, working_shape)

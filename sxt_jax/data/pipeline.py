@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import collections
 import concurrent.futures
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from typing import Any, Protocol, TypeVar
 
 import numpy as np
@@ -96,7 +96,7 @@ class PatchStream:
 
 def prefetch(
     make: Callable[[int], T], steps: range, *, n_ahead: int = 2
-) -> Iterator[tuple[int, T]]:
+) -> Generator[tuple[int, T], None, None]:
     """(step, make(step)) in order, made ahead in a thread while the device works.
 
     One thread: readers of compressed files are not safe in several. Closing the iterator waits
