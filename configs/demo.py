@@ -20,6 +20,7 @@ def get_config() -> ConfigDict:
     config.description = 'Demo: a small 3-D U-Net on simulated tomograms of T cells'
     config.model.name = 'unet3d'
     config.model.filters = (8, 16, 32)
+    config.model.norm_momentum = 0.9
     config.epochs = 6
     config.batch_size = 4
     config.data.intensity = 'standard'

@@ -30,6 +30,7 @@ def get_config(variant: str = '') -> ConfigDict:
     config.model.name = 'unet3d'
     config.model.filters = (16, 32, 64, 128)
     config.model.pool_sizes = ((2, 2, 2), (2, 2, 2), (2, 2, 2))
+    config.model.norm_momentum = 0.95
     config.epochs = 10
     config.batch_size = 4
     config.data.steps_per_epoch = 100

@@ -80,15 +80,17 @@ class BatchNorm(nn.Module):
 
     Attributes:
       dtype: of the output.
+      momentum: share of the running statistics that a step keeps.
     """
 
     dtype: Dtype = jnp.float32
+    momentum: float = 0.99
 
     @nn.compact
     def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
         return nn.BatchNorm(
             use_running_average=not train,
-            momentum=0.99,
+            momentum=self.momentum,
             epsilon=1e-3,
             use_fast_variance=False,
             dtype=self.dtype,
@@ -106,23 +108,26 @@ class DoubleBlock(nn.Module):
       features: output channels.
       residual: whether the input is added.
       n_dims: 2 or 3.
+      norm_momentum: of `BatchNorm`.
       dtype: compute dtype.
     """
 
     features: int
     residual: bool = False
     n_dims: int = 3
+    norm_momentum: float = 0.99
     dtype: Dtype = jnp.float32
 
     @nn.compact
     def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
         kernel = (3,) * self.n_dims
+        norm: dict[str, Any] = {'dtype': self.dtype, 'momentum': self.norm_momentum}
         y = Conv(self.features, kernel, dtype=self.dtype, name='conv_1')(x)
-        y = BatchNorm(self.dtype, name='norm_1')(nn.relu(y), train=train)
+        y = BatchNorm(name='norm_1', **norm)(nn.relu(y), train=train)
         y = Conv(self.features, kernel, dtype=self.dtype, name='conv_2')(nn.relu(y))
         if not self.residual:
-            return nn.relu(BatchNorm(self.dtype, name='norm_2')(nn.relu(y), train=train))
+            return nn.relu(BatchNorm(name='norm_2', **norm)(nn.relu(y), train=train))
         shortcut = Conv(
             self.features, (1,) * self.n_dims, use_bias=False, dtype=self.dtype, name='shortcut'
         )(x)
-        return nn.relu(BatchNorm(self.dtype, name='norm_2')(y, train=train) + shortcut)
+        return nn.relu(BatchNorm(name='norm_2', **norm)(y, train=train) + shortcut)

@@ -26,6 +26,8 @@ class UNet3D(nn.Module):
       residual: residual double blocks.
       pool_sizes: (z, y, x) factors between levels, one fewer than `filters`; None: 2 along every
         axis. Thin stacks can use (1, 2, 2).
+      norm_momentum: share of the running statistics that a training step keeps; runs of a few
+        hundred steps need less than the published one.
       dtype: compute dtype; parameters, statistics and logits are float32.
     """
 
@@ -33,6 +35,7 @@ class UNet3D(nn.Module):
     filters: Sequence[int] = (32, 64, 128, 256, 512)
     residual: bool = False
     pool_sizes: Sequence[Sequence[int]] | None = None
+    norm_momentum: float = 0.99
     dtype: Any = jnp.float32
 
     @property
@@ -105,7 +108,11 @@ class UNet3D(nn.Module):
           InputError: the sides are not such multiples.
         """
         self._check_sides(x)
-        options: dict[str, Any] = {'residual': self.residual, 'dtype': self.dtype}
+        options: dict[str, Any] = {
+            'residual': self.residual,
+            'norm_momentum': self.norm_momentum,
+            'dtype': self.dtype,
+        }
         x = x.astype(self.dtype)  # [b, z, y, x, c]
         skips = []
         for i, factors in enumerate(self.factors):
