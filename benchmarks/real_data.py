@@ -154,7 +154,9 @@ def run(name: str, data: Path, output: Path, *, overrides: dict[str, Any]) -> li
     return [
         {
             'benchmark': 'real_data',
-            'case': f'{name}: {table["class"][i]} ({table["method"][i]})',
+            'data': name,
+            'class': str(table['class'][i]),
+            'method': str(table['method'][i]),
             **{score: round(float(table[score][i]), 4) for score in scores},
             'training_s': round(training_s),
             'segmenting_s': round(segmenting_s, 1),
@@ -178,7 +180,8 @@ def main() -> None:
         records = run(name, arguments.data, arguments.output / name, overrides=overrides)
         append_records(records)
         for record in records:
-            print(f'{record["case"]}: Dice {record["dice"]:.3f}')
+            kind = ', '.join(record[key] for key in ('data', 'class', 'method'))
+            print(f'{kind}: Dice {record["dice"]:.3f}')
 
 
 if __name__ == '__main__':

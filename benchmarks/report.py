@@ -1,7 +1,8 @@
-"""The README's table of benchmarks, made from the results: python -m benchmarks.report
+"""The README's tables, made from the results: python -m benchmarks.report --readme README.md
 
-The table goes between the two marker lines `<!-- benchmarks -->` and `<!-- /benchmarks -->`; the
-newest record of each benchmark, case, shape, type and device is shown, smoke runs are not.
+Rates go between the marker lines `<!-- benchmarks -->` and `<!-- /benchmarks -->`, scores on real
+images between `<!-- real data -->` and `<!-- /real data -->`. The newest record of each kind is
+shown; smoke runs are not.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from benchmarks.harness import RESULTS, Record, read_records
 from sxt_jax.core.atomic import write_text
 from sxt_jax.core.errors import InputError
 
-START, STOP = '<!-- benchmarks -->', '<!-- /benchmarks -->'
+SCORES = ('dice', 'iou', 'precision', 'recall')
 COLUMNS = ('benchmark', 'case', 'shape', 'type', 'device', 'rate', '× baseline', 'compile', 'peak')
 
 
@@ -52,23 +53,46 @@ def make_table(records: Sequence[Record]) -> str:
     newest = {
         (r['benchmark'], r['case'], tuple(r['shape']), r['dtype'], _device(r)): _row(r)
         for r in records
-        if not r['smoke']
+        if 'rate' in r and not r['smoke']
     }
-    rows = [COLUMNS, ('---',) * len(COLUMNS), *newest.values()]
-    return '\n'.join('| ' + ' | '.join(row) + ' |' for row in rows)
+    return _markdown([COLUMNS, *newest.values()])
 
 
-def insert_table(text: str, table: str, *, path: str | Path = 'README.md') -> str:
-    """`text` with the table between its markers.
+def make_score_table(records: Sequence[Record]) -> str:
+    """A Markdown table of the newest scores of each data set, class and method."""
+    newest = {(r['data'], r['class'], r['method']): r for r in records if 'dice' in r}
+    rows = [
+        (
+            *key,
+            *(f'{r[score]:.3f}' for score in SCORES),
+            f'{r["steps"]:,}' if key[2] == 'prediction' else '',
+            f'{r["training_s"] / 60:.0f} min' if key[2] == 'prediction' else '',
+        )
+        for key, r in newest.items()
+    ]
+    return _markdown([('data', 'class', 'method', *SCORES, 'steps', 'training'), *rows])
+
+
+TABLES = {'benchmarks': make_table, 'real data': make_score_table}
+
+
+def _markdown(rows: Sequence[Sequence[str]]) -> str:
+    lines = [rows[0], ('---',) * len(rows[0]), *rows[1:]]
+    return '\n'.join('| ' + ' | '.join(row) + ' |' for row in lines)
+
+
+def insert_table(text: str, name: str, table: str, *, path: str | Path = 'README.md') -> str:
+    """`text` with the table between the markers of its name.
 
     Raises:
       InputError: a marker is missing.
     """
-    before, start, rest = text.partition(START)
-    _, stop, after = rest.partition(STOP)
+    first, last = f'<!-- {name} -->', f'<!-- /{name} -->'
+    before, start, rest = text.partition(first)
+    _, stop, after = rest.partition(last)
     if not start or not stop:
-        raise InputError(path, 'has no place for the table', f'{START} and, after it, {STOP}')
-    return f'{before}{START}\n{table}\n{STOP}{after}'
+        raise InputError(path, 'has no place for the table', f'{first} and, after it, {last}')
+    return f'{before}{first}\n\n{table}\n\n{last}{after}'
 
 
 def main() -> None:
@@ -76,12 +100,15 @@ def main() -> None:
     parser.add_argument('--results', type=Path, default=RESULTS)
     parser.add_argument('--readme', type=Path, default=None, help='default: print the table')
     options = parser.parse_args()
-    table = make_table(read_records(options.results))
+    records = read_records(options.results)
+    tables = {name: make(records) for name, make in TABLES.items()}
     if options.readme is None:
-        print(table)
-    else:
-        text = options.readme.read_text(encoding='utf-8')
-        write_text(options.readme, insert_table(text, table, path=options.readme))
+        print('\n\n'.join(tables.values()))
+        return
+    text = options.readme.read_text(encoding='utf-8')
+    for name, table in tables.items():
+        text = insert_table(text, name, table, path=options.readme)
+    write_text(options.readme, text)
 
 
 if __name__ == '__main__':

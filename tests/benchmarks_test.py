@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from benchmarks import harness, report, streaming_memory, tiled_inference
+from benchmarks import harness, report, streaming_memory, tiled_inference, training_steps
 from sxt_jax.core.errors import InputError
 
 
@@ -87,10 +87,23 @@ def test_table_shows_the_newest_record_and_no_smoke_run():
 
 
 def test_table_is_put_between_the_markers():
-    text = f'above\n{report.START}\nold\n{report.STOP}\nbelow\n'
-    assert report.insert_table(text, 'new') == f'above\n{report.START}\nnew\n{report.STOP}\nbelow\n'
+    text = 'above\n<!-- a -->\nold\n<!-- /a -->\nbelow\n'
+    inserted = report.insert_table(text, 'a', 'new')
+    assert inserted == 'above\n<!-- a -->\n\nnew\n\n<!-- /a -->\nbelow\n'
     with pytest.raises(InputError, match='no place'):
-        report.insert_table('no markers', 'new')
+        report.insert_table('no markers', 'a', 'new')
+
+
+def test_scores_have_a_table_of_their_own():
+    record = {'data': 'sxt', 'class': 'mitochondria', 'method': 'otsu', 'steps': 5}
+    record |= {'dice': 0.5, 'iou': 0.25, 'precision': 1.0, 'recall': 0.1234, 'training_s': 90}
+    newer = {**record, 'method': 'prediction', 'dice': 0.75}
+    lines = report.make_score_table([record, {**newer, 'dice': 0}, newer]).splitlines()
+    assert len(lines) == 4
+    assert (
+        lines[3]
+        == '| sxt | mitochondria | prediction | 0.750 | 0.250 | 1.000 | 0.123 | 5 | 2 min |'
+    )
 
 
 def test_tiled_inference_is_checked_against_the_network_itself():
@@ -110,3 +123,12 @@ def test_memory_of_streaming_inference_does_not_grow_with_the_volume(monkeypatch
     output_grown = large['facts']['output_bytes'] - small['facts']['output_bytes']
     assert output_grown > 70 * 2**20
     assert large['peak_host_bytes'] - small['peak_host_bytes'] < output_grown / 4
+
+
+def test_training_steps_are_checked_against_xlas_convolutions():
+    plain, ours = harness.run_cases('training_steps', training_steps.make_cases(True), repeats=1)
+    assert ours['baseline'] == plain['case']
+    case = training_steps.make_cases(True)[1]
+    wrong = {name: 1.01 * values for name, values in case.run().items()}
+    with pytest.raises(AssertionError):
+        case.check(wrong)

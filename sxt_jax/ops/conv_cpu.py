@@ -31,6 +31,7 @@ _KERNEL_GRADIENT_VOXELS = 4096
 def lax_conv(
     x: jax.Array, kernel: jax.Array, strides: Sequence[int], pads: Sequence[tuple[int, int]]
 ) -> jax.Array:
+    """XLA's convolution of channels-last arrays, 2-D or 3-D."""
     spec = ('NHWC', 'HWIO', 'NHWC') if x.ndim == 4 else ('NDHWC', 'DHWIO', 'NDHWC')
     return lax.conv_general_dilated(x, kernel, strides, pads, dimension_numbers=spec)
 

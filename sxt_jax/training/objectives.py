@@ -26,6 +26,8 @@ Arrays = Mapping[str, jax.Array]
 
 
 class Loss(Protocol):
+    """What is minimised: a function of the network's outputs and a batch."""
+
     def __call__(self, outputs: Arrays, batch: Arrays) -> tuple[jax.Array, dict[str, jax.Array]]:
         """Loss of each example, [b], and other quantities to report, each [b]."""
         ...

@@ -43,6 +43,7 @@ class TrainState:
 
 
 def make_variables(params: Any, batch_stats: Any) -> dict[str, Any]:
+    """What `model.apply` takes; without running statistics where there are none."""
     return {'params': params, **({'batch_stats': batch_stats} if batch_stats else {})}
 
 

@@ -1,0 +1,131 @@
+"""How fast does the published ACSeg U-Net train?
+
+    python -m benchmarks.training_steps [--smoke]
+
+One case is the training step of this library, the baseline the same step with XLA's own
+convolutions everywhere (on accelerators the two are one). A step is forward pass, backward pass and
+SGD with Nesterov momentum on a global batch of 64³ patches: 24 as published on accelerators, in
+bfloat16; 2 on a CPU.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+from unittest import mock
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from benchmarks.harness import Case, main
+from benchmarks.tiled_inference import PUBLISHED_FILTERS
+from configs.acseg import get_config
+from sxt_jax.core.devices import is_accelerated, make_device_mesh, split_batch
+from sxt_jax.models import UNet3D
+from sxt_jax.ops.conv_cpu import lax_conv
+from sxt_jax.training.objectives import Objective, make_segmentation_loss
+from sxt_jax.training.optimizers import make_optimizer
+from sxt_jax.training.state import create_state
+from sxt_jax.training.step import make_train_step
+
+
+class _OneBatch:
+    """The same random patches at every step."""
+
+    steps_per_epoch = 1
+
+    def __init__(self, batch_size: int, side: int) -> None:
+        rng = np.random.default_rng(0)
+        shape = (batch_size, side, side, side)
+        self._batch = {
+            'image': rng.random((*shape, 1), np.float32),
+            'labels': rng.integers(0, 2, shape, np.int16),
+        }
+
+    def batch(self, step: int) -> dict[str, np.ndarray]:
+        """The batch, whatever the step."""
+        return self._batch
+
+
+@contextmanager
+def xla_convolutions() -> Iterator[None]:
+    """Networks traced inside use `lax.conv_general_dilated` for every convolution."""
+
+    def plain(x: jax.Array, kernel: jax.Array, *, stride: int, padding: Any) -> jax.Array:
+        window = kernel.shape[:-2]
+        pads = jax.lax.padtype_to_pads(x.shape[1:-1], window, (stride,) * len(window), padding)
+        return lax_conv(x, kernel, (stride,) * len(window), pads)
+
+    with mock.patch('sxt_jax.models.blocks.conv', plain):
+        yield
+
+
+def train_steps(
+    filters: Sequence[int], *, batch_size: int, side: int, n_steps: int
+) -> Callable[[], dict[str, np.ndarray]]:
+    """A function that does steps from the same start and returns their loss and gradient norm."""
+    dtype = jnp.bfloat16 if is_accelerated() else jnp.float32
+    model, stream = UNet3D(filters=tuple(filters), dtype=dtype), _OneBatch(batch_size, side)
+    objective = Objective(
+        name='supervised',
+        stream=stream,
+        loss=make_segmentation_loss({'cross_entropy': 1.0}),
+        optimizer=make_optimizer(get_config().optimizer, n_steps=n_steps),
+    )
+    device_mesh = make_device_mesh()
+    key = jax.random.key(0)
+    first = create_state(
+        key, model, [objective], input_shape=(1, side, side, side, 1), device_mesh=device_mesh
+    )
+    step = make_train_step(model, objective, device_mesh=device_mesh)
+    batch = jax.device_put(stream.batch(0), split_batch(device_mesh))
+
+    def run() -> dict[str, np.ndarray]:
+        state = jax.tree.map(jnp.copy, first)
+        seen = []
+        for _ in range(n_steps):
+            state, metrics = step(state, batch, key)
+            seen.append(metrics)
+        on_host = jax.device_get(seen)
+        return {k: np.array([m[k] for m in on_host]) for k in ('loss', 'gradient_norm')}
+
+    return run
+
+
+def make_cases(smoke: bool) -> Sequence[Case]:
+    """XLA's convolutions and ours, at a size that suits the machine."""
+    filters: Sequence[int] = (4, 8) if smoke else PUBLISHED_FILTERS
+    side, n_steps = (16, 2) if smoke else (64, 10 if is_accelerated() else 1)
+    batch_size = 24 if is_accelerated() and not smoke else max(2, jax.device_count())
+    options: dict[str, Any] = {'batch_size': batch_size, 'side': side, 'n_steps': n_steps}
+
+    def with_xla() -> Callable[[], dict[str, np.ndarray]]:
+        run = train_steps(filters, **options)
+
+        def traced() -> dict[str, np.ndarray]:
+            with xla_convolutions():
+                return run()
+
+        return traced
+
+    plain, ours = with_xla(), train_steps(filters, **options)
+    expected = plain()
+    tolerance = 5e-2 if is_accelerated() else 1e-3
+
+    def check(found: dict[str, np.ndarray]) -> None:
+        for name, values in expected.items():
+            np.testing.assert_allclose(found[name], values, rtol=tolerance, err_msg=name)
+
+    def case(name: str, run: Callable[[], Any]) -> Case:
+        shape = (batch_size, side, side, side)
+        dtype = 'bfloat16' if is_accelerated() else 'float32'
+        facts = {'model': 'ACSeg U-Net', 'filters': list(filters)}
+        return Case(name, run, check, n_steps, 'steps/s', shape, dtype, facts)
+
+    return [case("XLA's convolutions", plain), case('ours', ours)]
+
+
+if __name__ == '__main__':
+    main('training_steps', make_cases)
