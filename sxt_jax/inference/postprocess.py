@@ -1,6 +1,6 @@
 """Tidying predicted labels: small objects removed, small holes filled.
 
-Both are options of the published ACSeg system (Lösel et al. 2023, Biomedisa: `clean` and `fill`).
+Both are options of the published ACSeg system (`clean` and `fill` of Biomedisa).
 Objects and holes are connected through faces.
 """
 

@@ -1,4 +1,4 @@
-"""The 3-D U-Net of ACSeg (Erozan et al. 2024), which is that of Biomedisa (Lösel et al. 2023)."""
+"""The 3-D U-Net of ACSeg (Erozan et al. 2024), which is that of Biomedisa."""
 
 from __future__ import annotations
 
