@@ -31,7 +31,13 @@ _KERNEL_GRADIENT_VOXELS = 4096
 def lax_conv(
     x: jax.Array, kernel: jax.Array, strides: Sequence[int], pads: Sequence[tuple[int, int]]
 ) -> jax.Array:
-    """XLA's convolution of channels-last arrays, 2-D or 3-D."""
+    """XLA's convolution of channels-last arrays, 2-D or 3-D.
+
+    Args:
+      x: [b, (z,) y, x, c_in].
+      kernel: [(kz,) ky, kx, c_in, c_out].
+      strides, pads: one per axis; pads are (before, after).
+    """
     spec = ('NHWC', 'HWIO', 'NHWC') if x.ndim == 4 else ('NDHWC', 'DHWIO', 'NDHWC')
     return lax.conv_general_dilated(x, kernel, strides, pads, dimension_numbers=spec)
 
@@ -68,6 +74,16 @@ def _slab_depth(shape: Sequence[int], n_voxels: int) -> int:
 def conv(
     x: jax.Array, kernel: jax.Array, strides: Sequence[int], pads: Sequence[tuple[int, int]]
 ) -> jax.Array:
+    """3-D convolution, slab by slab along z: sums over depth taps of 2-D convolutions.
+
+    Args:
+      x: [b, z, y, x, c_in].
+      kernel: [kz, ky, kx, c_in, c_out]; sums are kept in float32.
+      strides, pads: one per axis; pads are (before, after) and may be negative (cut) along z.
+
+    Returns:
+      [b, z', y', x', c_out] in the dtype of `x`.
+    """
     dtype = x.dtype
     x, kernel = x.astype(jnp.float32), kernel.astype(jnp.float32)
     if set(strides) != {1}:
