@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 from typing import Any, Protocol
 
 import flax.linen as nn
@@ -12,6 +13,7 @@ import jax.numpy as jnp
 from sxt_jax.core.errors import InputError
 
 Heads = dict[str, jax.Array]
+Finish = Callable[[Heads], Heads]
 
 
 class ApplyFn(Protocol):
@@ -32,6 +34,25 @@ def side_multiple(apply_fn: ApplyFn) -> tuple[int, int, int]:
     multiple = getattr(apply_fn, 'side_multiple', 1)
     z, y, x = (multiple,) * 3 if isinstance(multiple, int) else multiple
     return z, y, x
+
+
+def keep_classes(heads: Heads) -> Heads:
+    """The most probable class of every voxel and nothing else: a byte to the host, not 4 k.
+
+    Args:
+      heads: among them 'probs' [..., k].
+
+    Returns:
+      'classes' [...], uint8 up to 256 classes, else int32.
+    """
+    probs = heads['probs']
+    dtype = jnp.uint8 if probs.shape[-1] <= 256 else jnp.int32
+    return {'classes': jnp.argmax(probs, axis=-1).astype(dtype)}
+
+
+def add_classes(heads: Heads) -> Heads:
+    """All heads, and 'classes' as of `keep_classes`."""
+    return {**heads, **keep_classes(heads)}
 
 
 def _activate(name: str, values: jax.Array, activation: str | None) -> tuple[str, jax.Array]:

@@ -21,7 +21,7 @@ from jax.sharding import Mesh
 from sxt_jax.core.devices import make_device_mesh, replicated, split_batch
 from sxt_jax.core.errors import InputError
 from sxt_jax.core.tiles import make_grid
-from sxt_jax.inference.apply import ApplyFn, side_multiple
+from sxt_jax.inference.apply import ApplyFn, Finish, side_multiple
 from sxt_jax.inference.batch import compile_network, find_batch_size, halve, is_out_of_memory
 from sxt_jax.inference.kernels import Heads, Sums, add_tiles, cut_tiles, make_sums, take_rows
 from sxt_jax.inference.slabs import SlabPlan, make_plan, read_slabs, work_ahead
@@ -37,7 +37,7 @@ class Slab:
     Attributes:
       z_start: the first slice.
       z_stop: one past the last slice.
-      heads: head name -> [z_stop - z_start, y, x, k] float32.
+      heads: head name -> [z_stop - z_start, y, x, k] float32, or what `finish` made of them.
     """
 
     z_start: int
@@ -55,6 +55,7 @@ class _Job:
     windows: list[np.ndarray]
     blend: Blend
     device_mesh: Mesh
+    finish: Finish | None
 
     @property
     def tile(self) -> tuple[int, int, int]:
@@ -180,6 +181,7 @@ def _run(
 ) -> Iterator[tuple[int, int, Heads]]:
     """First slice, last slice, and the heads of at least those slices, still on the device."""
     plan = job.plan
+    finish = jax.jit(job.finish) if job.finish else lambda heads: heads
     n_slices = plan.grid.shape[0]
     sums = make_sums(channels, shape=plan.shape, device_mesh=job.device_mesh)
     for i, rows in enumerate(work_ahead(read_slabs(image, plan))):
@@ -191,6 +193,7 @@ def _run(
             sums, heads = take_rows(
                 sums, np.int32(step), n_rows=plan.chunk, device_mesh=job.device_mesh
             )
+            heads = finish(heads)
             for head in heads.values():
                 head.copy_to_host_async()
             yield start, min(start + step, n_slices), heads
@@ -216,6 +219,7 @@ def predict_slabs(
     align: Size | None = None,
     batch_size: int | None = None,
     device_mesh: Mesh | None = None,
+    finish: Finish | None = None,
 ) -> Iterator[Slab]:
     """Predict a volume slab by slab, in memory that does not grow with its depth.
 
@@ -239,6 +243,8 @@ def predict_slabs(
       batch_size: tiles in a batch over all devices, rounded up to a multiple of their number; by
         default as many as keep the devices busy and fit their memory. Halved when they do not fit.
       device_mesh: the devices; by default all of this process.
+      finish: what to make of blended heads [z, y, x, k] on the device, slice by slice, before they
+        go to the host, e.g. `keep_classes`.
     Returns:
       Slabs in order of z, without gaps or overlaps.
     Raises:
@@ -265,7 +271,8 @@ def predict_slabs(
         )
     batch_size = -(-batch_size // device_mesh.size) * device_mesh.size
     windows = grid_windows(grid, blend=blend, margin=margin)
-    job = _Job(network, variables, make_plan(grid, batch_size), windows, blend, device_mesh)
+    plan = make_plan(grid, batch_size)
+    job = _Job(network, variables, plan, windows, blend, device_mesh, finish)
     return _to_host(work_ahead(_run(job, image, channels, batch_size)), grid.shape)
 
 
@@ -281,14 +288,15 @@ def predict_volume(
     align: Size | None = None,
     batch_size: int | None = None,
     device_mesh: Mesh | None = None,
+    finish: Finish | None = None,
 ) -> dict[str, np.ndarray]:
     """Predict a volume into host memory: `predict_slabs`, put together.
 
     Args:
-      apply_fn, variables, image, tile, overlap, blend, margin, align, batch_size, device_mesh: see
-        `predict_slabs`.
+      apply_fn, variables, image, tile, overlap, blend, margin, align, batch_size, device_mesh,
+        finish: see `predict_slabs`.
     Returns:
-      Head name -> [z, y, x, k] float32.
+      Head name -> [z, y, x, k] float32, or what `finish` made of them.
     Raises:
       InputError: see `predict_slabs`.
     """
@@ -303,6 +311,7 @@ def predict_volume(
         align=align,
         batch_size=batch_size,
         device_mesh=device_mesh,
+        finish=finish,
     )
     volume: dict[str, np.ndarray] = {}
     for slab in slabs:

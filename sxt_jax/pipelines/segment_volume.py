@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from absl import logging
@@ -20,8 +21,11 @@ from sxt_jax.core.volume import Volume
 from sxt_jax.data.classes import Classes
 from sxt_jax.data.intensity import Intensity, NormalisedArray, measure_affine
 from sxt_jax.inference import (
+    Finish,
+    add_classes,
     clean,
     fill,
+    keep_classes,
     make_apply_fn,
     mirrored,
     predict_slabs,
@@ -219,10 +223,11 @@ def segment_file(
                     voxel_size_nm=image.voxel_size_nm,
                 )
             )
-        for z, probs in predict_probabilities(segmenter, image, name=str(source)):
-            labels(z, values[np.argmax(probs, axis=-1)])
+        finish = add_classes if options.probabilities else keep_classes
+        for z, heads in _predict(segmenter, image, name=str(source), finish=finish):
+            labels(z, values[heads['classes']])
             if probabilities is not None:
-                probabilities.write(z, probs)
+                probabilities.write(z, heads['probs'])
 
 
 def probability_path(target: Path) -> Path:
@@ -231,10 +236,10 @@ def probability_path(target: Path) -> Path:
     return target.with_name(f'{target.stem}.probabilities{suffix}')
 
 
-def predict_probabilities(
-    segmenter: Segmenter, image: Volume, *, name: str
-) -> Iterator[tuple[int, np.ndarray]]:
-    """(z, [dz, y, x, k] probabilities) of consecutive slabs of the image's own grid."""
+def _predict(
+    segmenter: Segmenter, image: Volume, *, name: str, finish: Finish
+) -> Iterator[tuple[int, dict[str, np.ndarray]]]:
+    """First slice and finished heads of consecutive slabs of the image's own grid."""
     run = {**segmenter.tiling, 'device_mesh': segmenter.device_mesh}
     with tqdm(
         total=image.shape[0], unit='slice', desc=split_dataset(name)[0].name, leave=False
@@ -242,8 +247,10 @@ def predict_probabilities(
         if segmenter.working_shape is None:
             affine = measure_affine(segmenter.intensity, image.data, name=name)
             seen = NormalisedArray(image.data, affine)
-            for slab in predict_slabs(segmenter.apply_fn, segmenter.variables, seen, **run):
-                yield slab.z_start, slab.heads['probs']
+            for slab in predict_slabs(
+                segmenter.apply_fn, segmenter.variables, seen, finish=finish, **run
+            ):
+                yield slab.z_start, slab.heads
                 bar.update(slab.z_stop - slab.z_start)
             return
         gray = _on_working_grid(segmenter, image, name)
@@ -251,7 +258,8 @@ def predict_probabilities(
         on_device = jnp.asarray(probs)
         for z in range(0, image.shape[0], _SLAB_DEPTH):
             stop = min(z + _SLAB_DEPTH, image.shape[0])
-            yield z, np.asarray(resize_rows(on_device, image.shape, z, stop))
+            rows = resize_rows(on_device, image.shape, z, stop)
+            yield z, jax.device_get(finish({'probs': rows}))
             bar.update(stop - z)
 
 

@@ -10,7 +10,7 @@ from jax.sharding import Mesh
 
 from sxt_jax.data.classes import IGNORE_INDEX, Classes
 from sxt_jax.data.datasets import Example
-from sxt_jax.inference import predict_slabs
+from sxt_jax.inference import keep_classes, predict_slabs
 from sxt_jax.metrics.overlap import confusion, scores
 
 
@@ -54,10 +54,10 @@ def _volume_confusion(
 ) -> np.ndarray:
     total = np.zeros((n_classes, n_classes), np.int64)
     for slab in predict_slabs(
-        apply_fn, variables, example.image, device_mesh=device_mesh, **tiling
+        apply_fn, variables, example.image, device_mesh=device_mesh, finish=keep_classes, **tiling
     ):
-        prediction = np.argmax(slab.heads['probs'], axis=-1)
         index = (slice(slab.z_start, slab.z_stop), slice(None), slice(None))
         truth = np.asarray(example.labels[index])
-        total += np.asarray(confusion(prediction, truth, n_classes=n_classes, ignore=IGNORE_INDEX))
+        counts = confusion(slab.heads['classes'], truth, n_classes=n_classes, ignore=IGNORE_INDEX)
+        total += np.asarray(counts)
     return total

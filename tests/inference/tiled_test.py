@@ -8,7 +8,13 @@ from jax import lax
 
 from sxt_jax.core.devices import make_device_mesh
 from sxt_jax.core.errors import InputError
-from sxt_jax.inference import make_apply_fn, predict_slabs, predict_volume
+from sxt_jax.inference import (
+    add_classes,
+    keep_classes,
+    make_apply_fn,
+    predict_slabs,
+    predict_volume,
+)
 from sxt_jax.inference.batch import compile_network
 from sxt_jax.inference.windows import BLENDS
 from sxt_jax.models import UNet3D
@@ -162,6 +168,25 @@ def test_slabs_in_order_make_the_volume(image, expected, batch_size):
     assert edges[-1] == image.shape[0]
     out = np.concatenate([slab.heads['out'] for slab in slabs])
     np.testing.assert_allclose(out, expected, atol=1e-5)
+
+
+@pytest.mark.parametrize(('n_classes', 'dtype'), [(3, np.uint8), (300, np.int32)])
+def test_classes_are_decided_on_the_device_as_they_would_be_on_the_host(n_classes, dtype):
+    phases = jnp.linspace(0, 6, n_classes)
+
+    def network(variables, tiles):
+        return {'probs': jax.nn.softmax(jnp.sin(5 * tiles + phases), axis=-1)}
+
+    image = np.random.default_rng(3).normal(size=(19, 14, 9)).astype(np.float32)
+    run = {'tile': 8, 'overlap': 4, 'batch_size': 8}
+    probs = predict_volume(network, None, image, **run)['probs']
+    both = predict_volume(network, None, image, finish=add_classes, **run)
+    np.testing.assert_array_equal(both['probs'], probs)
+    assert both['classes'].dtype == dtype
+    np.testing.assert_array_equal(both['classes'], np.argmax(probs, axis=-1))
+    only = predict_volume(network, None, image, finish=keep_classes, **run)
+    assert list(only) == ['classes']
+    np.testing.assert_array_equal(only['classes'], both['classes'])
 
 
 def test_no_more_is_read_once_the_caller_stops():
