@@ -27,7 +27,8 @@ def get_config() -> ConfigDict:
     data.validation = ''  # folder of pairs to validate on; empty: a part of the training data
     data.validation_labels = ''
     data.validation_fraction = 0.2
-    data.dataset = ''  # name of the data set inside HDF5 and OME-Zarr images
+    data.dataset = ''  # data set of the images, in HDF5 and OME-Zarr
+    data.label_dataset = ''  # data set of the labels, likewise
     data.classes = ''  # 'cell=1,bead=2'; empty: the values that occur in the labels
     data.ignore_value = config_dict.placeholder(int)  # label value of unlabelled voxels
     data.working_shape = config_dict.placeholder(tuple)  # (z, y, x) to resize volumes to

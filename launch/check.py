@@ -22,6 +22,8 @@ from sxt_jax.pipelines.check_data import check_pairs, check_volumes
 
 _INPUT = flags.DEFINE_string('input', None, 'Volume, folder of volumes or of pairs.', required=True)
 _LABELS = flags.DEFINE_string('labels', None, 'Label volume, or folder of label volumes.')
+_DATASET = flags.DEFINE_string('dataset', None, 'Data set of images in HDF5 or OME-Zarr.')
+_LABEL_DATASET = flags.DEFINE_string('label_dataset', None, 'Data set of labels, likewise.')
 _N_CLASSES = flags.DEFINE_integer('n_classes', None, 'Classes with background: values are below.')
 _IGNORE = flags.DEFINE_integer('ignore_label', None, 'Label value of unlabelled voxels.')
 _PATCH = flags.DEFINE_list('patch', None, 'Patch z,y,x that volumes should hold.')
@@ -31,8 +33,11 @@ _OUTPUT = flags.DEFINE_string('output', None, 'Write the table here as well (.cs
 
 def _has_pairs() -> bool:
     """Whether labels are given, or found beside the images."""
+    if _LABELS.value is not None:
+        return True
+    datasets = {'dataset': _DATASET.value, 'label_dataset': _LABEL_DATASET.value}
     try:
-        return _LABELS.value is not None or bool(io.find_pairs(_INPUT.value)[0])
+        return bool(io.find_pairs(_INPUT.value, **datasets)[0])
     except InputError:
         return False  # told, with all else, when the volumes are checked
 
@@ -45,13 +50,14 @@ def main(argv: Sequence[str]) -> int:
         raise InputError('--patch', ','.join(_PATCH.value or ()), 'three integers') from error
     with tqdm(unit='file', leave=False, disable=None) as bar:
         common: dict[str, Any] = {
+            'dataset': _DATASET.value,
             'patch': patch,
             'isotropic': _ISOTROPIC.value,
             'on_file': lambda _: bar.update(),
         }
         if _has_pairs():
             report = check_pairs(
-                _INPUT.value, _LABELS.value,
+                _INPUT.value, _LABELS.value, label_dataset=_LABEL_DATASET.value,
                 n_classes=_N_CLASSES.value, ignore_label=_IGNORE.value, **common,
             )  # fmt: skip
         else:

@@ -84,7 +84,7 @@ def crop_example(example: Example, box: Box) -> Example:
     )
 
 
-def open_pairs(pairs: Sequence[Pair], *, dataset: str | None = None) -> list[tuple[Volume, Volume]]:
+def open_pairs(pairs: Sequence[Pair]) -> list[tuple[Volume, Volume]]:
     """Image and labels of each pair, not yet read.
 
     Raises:
@@ -92,7 +92,7 @@ def open_pairs(pairs: Sequence[Pair], *, dataset: str | None = None) -> list[tup
     """
     volumes = []
     for pair in pairs:
-        image, labels = open_volume(pair.image, dataset=dataset), open_volume(pair.labels)
+        image, labels = open_volume(pair.image), open_volume(pair.labels)
         if image.shape != labels.shape or labels.n_channels > 1:
             raise InputError(
                 pair.labels,

@@ -9,6 +9,7 @@ from sxt_jax.io.files import (
     open_writer,
     read_volume,
     split_dataset,
+    with_dataset,
     write_volume,
 )
 from sxt_jax.io.pairing import Pair, Unpaired, find_pairs, pair, shared_voxel_size
@@ -30,6 +31,7 @@ __all__ = [
     'read_volume',
     'shared_voxel_size',
     'split_dataset',
+    'with_dataset',
     'write_json',
     'write_table',
     'write_volume',

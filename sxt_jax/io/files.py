@@ -61,6 +61,12 @@ def split_dataset(path: str | Path) -> tuple[Path, str | None]:
     return Path(name), dataset if mark else None
 
 
+def with_dataset(path: str | Path, dataset: str | None) -> Path:
+    """`path::dataset` where the file may hold several data sets and none is named yet."""
+    several = Path(path).suffix.lower() in (*hdf5.SUFFIXES, *zarr.SUFFIXES)
+    return Path(f'{path}{DATASET_MARK}{dataset}') if dataset and several else Path(path)
+
+
 def find_format(path: str | Path) -> Format | None:
     """The format of a path by its suffix; None of unknown ones."""
     suffix = Path(path).suffix.lower()

@@ -10,7 +10,7 @@ from pathlib import Path
 from sxt_jax.core.errors import InputError
 from sxt_jax.core.volume import Volume, VoxelSize
 from sxt_jax.io import hdf5, zarr
-from sxt_jax.io.files import DATASET_MARK, is_volume, split_dataset
+from sxt_jax.io.files import is_volume, split_dataset, with_dataset
 from sxt_jax.io.tiff import natural_order
 
 LABEL_MARKS = ('.labels', '_labels', '-labels', '.label', '_label', '-label', '.mask', '_mask')
@@ -35,7 +35,13 @@ class Unpaired:
     looked_for: str
 
 
-def pair(images: str | Path, labels: str | Path | None = None) -> list[Pair]:
+def pair(
+    images: str | Path,
+    labels: str | Path | None = None,
+    *,
+    dataset: str | None = None,
+    label_dataset: str | None = None,
+) -> list[Pair]:
     """Pair images with labels; formats may differ.
 
     Understood are: two folders with the same stems (`_0000` of nnU-Net and label marks such as
@@ -43,10 +49,16 @@ def pair(images: str | Path, labels: str | Path | None = None) -> list[Pair]:
     `labelsTr`; one folder with `X.tif` and `X.labels.tif` (also `_labels`, `_label`, `_mask`, …);
     HDF5 files with data sets `raw` and `label`; OME-Zarr images with one label image; two files.
 
+    Args:
+      images: a folder or a volume.
+      labels: a folder or a volume; None: with the images.
+      dataset: of the images, in those that are HDF5 files or OME-Zarr.
+      label_dataset: of the labels, likewise.
+
     Raises:
       InputError: nothing to pair, or a file without partner.
     """
-    pairs, unpaired = find_pairs(images, labels)
+    pairs, unpaired = find_pairs(images, labels, dataset=dataset, label_dataset=label_dataset)
     if unpaired:
         more = f' ({len(unpaired) - 1} more files have none)' if len(unpaired) > 1 else ''
         raise InputError(unpaired[0].file, f'has no partner{more}', unpaired[0].looked_for)
@@ -54,7 +66,11 @@ def pair(images: str | Path, labels: str | Path | None = None) -> list[Pair]:
 
 
 def find_pairs(
-    images: str | Path, labels: str | Path | None = None
+    images: str | Path,
+    labels: str | Path | None = None,
+    *,
+    dataset: str | None = None,
+    label_dataset: str | None = None,
 ) -> tuple[list[Pair], list[Unpaired]]:
     """As `pair`, with the files that have no partner beside the pairs that were found.
 
@@ -66,11 +82,23 @@ def find_pairs(
         if not split_dataset(path)[0].exists():
             raise InputError(path, 'does not exist', 'a folder of volumes, or a volume')
     if labels is not None:
-        return _pair_two(image_path, Path(labels))
+        pairs, unpaired = _pair_two(image_path, Path(labels))
+    else:
+        pairs, unpaired = _pair_folder(image_path, dataset, label_dataset)
+    named = [
+        Pair(with_dataset(p.image, dataset), with_dataset(p.labels, label_dataset), p.name)
+        for p in pairs
+    ]
+    return named, unpaired
+
+
+def _pair_folder(
+    path: Path, dataset: str | None, label_dataset: str | None
+) -> tuple[list[Pair], list[Unpaired]]:
     for image_name, label_name in _FOLDERS:
-        if (image_path / image_name).is_dir() and (image_path / label_name).is_dir():
-            return _pair_folders(image_path / image_name, image_path / label_name)
-    return _pair_within(image_path)
+        if (path / image_name).is_dir() and (path / label_name).is_dir():
+            return _pair_folders(path / image_name, path / label_name)
+    return _pair_within(path, dataset, label_dataset)
 
 
 def _pair_two(images: Path, labels: Path) -> tuple[list[Pair], list[Unpaired]]:
@@ -139,9 +167,11 @@ def _pair_folders(image_folder: Path, label_folder: Path) -> tuple[list[Pair], l
     return _match(images, labels, hint=hint)
 
 
-def _pair_within(path: Path) -> tuple[list[Pair], list[Unpaired]]:
+def _pair_within(
+    path: Path, dataset: str | None, label_dataset: str | None
+) -> tuple[list[Pair], list[Unpaired]]:
     files = _volumes(path)
-    own = {p: datasets for p in files if (datasets := _own_labels(p))}
+    own = {p: datasets for p in files if (datasets := _own_labels(p, dataset, label_dataset))}
     pairs = [Pair(*datasets, _stem(p)) for p, datasets in own.items()]
     rest = [p for p in files if p not in own]
     labels = _by_stem((stem, p) for p in rest if (stem := label_stem(p)) is not None)
@@ -154,7 +184,9 @@ def _pair_within(path: Path) -> tuple[list[Pair], list[Unpaired]]:
     return [*pairs, *matched], missing
 
 
-def _own_labels(path: Path) -> tuple[Path, Path] | None:
+def _own_labels(
+    path: Path, dataset: str | None, label_dataset: str | None
+) -> tuple[Path, Path] | None:
     """Image and labels that one file holds both."""
     suffix = path.suffix.lower()
     if suffix in hdf5.SUFFIXES:
@@ -162,16 +194,18 @@ def _own_labels(path: Path) -> tuple[Path, Path] | None:
             names = hdf5.list_datasets(path)
         except InputError:
             return None  # told when it is opened
-        label = next((n for n in ('label', 'labels') if n in names), None)
-        if 'raw' in names and label:
-            return Path(f'{path}{DATASET_MARK}raw'), Path(f'{path}{DATASET_MARK}{label}')
+        image, wanted = dataset or 'raw', (label_dataset,) if label_dataset else ('label', 'labels')
+        label = next((n for n in wanted if n in names), None)
+        if image in names and label:
+            return with_dataset(path, image), with_dataset(path, label)
     if suffix in zarr.SUFFIXES:
         try:
             names = zarr.list_labels(path)
         except InputError:
             return None
-        if len(names) == 1:
-            return path, Path(f'{path}{DATASET_MARK}{names[0]}')
+        label = label_dataset or (names[0] if len(names) == 1 else None)
+        if label in names:
+            return path, with_dataset(path, label)
     return None
 
 

@@ -119,6 +119,7 @@ class _Rules:
 def check_volumes(
     paths: str | Path | Iterable[str | Path],
     *,
+    dataset: str | None = None,
     patch: Sequence[int] | None = None,
     isotropic: bool = False,
     on_file: Callable[[Path], None] | None = None,
@@ -127,6 +128,7 @@ def check_volumes(
 
     Args:
       paths: volumes, or folders of volumes.
+      dataset: which one, in HDF5 files and OME-Zarr.
       patch: (z, y, x) that training or inference will cut out.
       isotropic: whether cubic voxels are assumed.
       on_file: called with each file before it is read.
@@ -142,6 +144,7 @@ def check_volumes(
             problems.append(_from_error(Path(path), error))
             continue
         for file in files:
+            file = io.with_dataset(file, dataset)
             entries.append(_check_file(file, file.stem, 'image', None, rules, problems, on_file))
     _check_set(entries, problems)
     return Report(tuple(entries), tuple(problems))
@@ -151,6 +154,8 @@ def check_pairs(
     images: str | Path,
     labels: str | Path | None = None,
     *,
+    dataset: str | None = None,
+    label_dataset: str | None = None,
     n_classes: int | None = None,
     class_names: Mapping[int, str] | None = None,
     ignore_label: int | None = None,
@@ -161,7 +166,8 @@ def check_pairs(
     """Check images with labels, paired as `io.pair` does.
 
     Args:
-      images, labels: folders or files (see `io.pair`).
+      images, labels, dataset, label_dataset: folders or files, and data sets in them (see
+        `io.pair`).
       n_classes: label values must be below it.
       class_names: label values must be among its keys.
       ignore_label: one value more that is allowed.
@@ -170,7 +176,9 @@ def check_pairs(
       on_file: called with each file before it is read.
     """
     try:
-        pairs, unpaired = io.find_pairs(images, labels)
+        pairs, unpaired = io.find_pairs(
+            images, labels, dataset=dataset, label_dataset=label_dataset
+        )
     except InputError as error:
         return Report((), (_from_error(Path(images), error),))
     problems = [Problem('error', u.file, f'has no partner; expected {u.looked_for}')

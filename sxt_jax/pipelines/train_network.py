@@ -120,7 +120,7 @@ def load_training_data(config: Any) -> TrainingData:
         parse_classes(fields.classes, ignore_value=fields.ignore_value) if fields.classes else None
     )
     train_pairs = _checked_pairs(fields.train, fields.labels, classes, config)
-    volumes = open_pairs(train_pairs, dataset=fields.dataset or None)
+    volumes = open_pairs(train_pairs)
     if classes is None:
         classes = detect_classes(volumes, ignore_value=fields.ignore_value)
     options: dict[str, Any] = {'classes': classes, 'working_shape': _working_shape(config)}
@@ -130,7 +130,7 @@ def load_training_data(config: Any) -> TrainingData:
     )
     if fields.validation:
         pairs = _checked_pairs(fields.validation, fields.validation_labels, classes, config)
-        volumes = open_pairs(pairs, dataset=fields.dataset or None)
+        volumes = open_pairs(pairs)
         held, _ = prepare_examples(pairs, volumes, intensity=intensity, **options)
         return TrainingData(examples, held, classes, intensity)
     train_examples, held = split_examples(
@@ -261,9 +261,14 @@ def _checked_pairs(
     images: str, labels: str, classes: Classes | None, config: Any
 ) -> Sequence[Pair]:
     """Pairs of a folder in which no error was found; warnings are logged."""
+    datasets: dict[str, Any] = {
+        'dataset': config.data.dataset or None,
+        'label_dataset': config.data.label_dataset or None,
+    }
     report = check_pairs(
         images,
         labels or None,
+        **datasets,
         class_names=classes.value_names if classes else None,
         ignore_label=config.data.ignore_value,
         patch=None if _working_shape(config) else tuple(config.data.patch),
@@ -272,7 +277,7 @@ def _checked_pairs(
     for problem in report.problems:
         logging.warning('%s', problem)
     report.raise_if_errors()
-    return pair(images, labels or None)
+    return pair(images, labels or None, **datasets)
 
 
 def _working_shape(config: Any) -> tuple[int, int, int] | None:

@@ -148,3 +148,27 @@ def test_shared_voxel_size():
     assert io.shared_voxel_size(known, Volume(ramp(), (9, 9, 9))) == (1, 2, 3)
     assert io.shared_voxel_size(unknown, known) == (1, 2, 3)
     assert io.shared_voxel_size(unknown, unknown) is None
+
+
+def test_data_sets_of_other_names_are_paired_when_named(tmp_path):
+    import h5py
+
+    for name in ('a', 'b'):
+        with h5py.File(tmp_path / f'{name}.h5', 'w') as file:
+            file['t0/channel0'], file['t0/truth'] = ramp(), ramp(dtype='u2')
+    with pytest.raises(InputError, match='has no partner'):
+        io.pair(tmp_path)
+    for where in ((tmp_path,), (tmp_path / 'a.h5', tmp_path / 'a.h5')):
+        pairs = io.pair(*where, dataset='t0/channel0', label_dataset='t0/truth')
+        assert [p.name for p in pairs] == ['a', 'b'][: len(pairs)]
+        assert io.read_volume(pairs[0].image).dtype == np.uint8
+        assert io.read_volume(pairs[0].labels).dtype == np.uint16
+
+
+def test_a_data_set_in_the_path_stays_and_other_formats_have_none(tmp_path):
+    touch(tmp_path, 'images/a.tif', 'labels/a.h5')
+    (pair,) = io.pair(tmp_path, dataset='x', label_dataset='y')
+    assert told([pair], tmp_path) == [('a', 'images/a.tif', 'labels/a.h5::y')]
+    image, labels = f'{tmp_path}/labels/a.h5::p', f'{tmp_path}/labels/a.h5::q'
+    (pair,) = io.pair(image, labels, dataset='x', label_dataset='y')
+    assert (str(pair.image), str(pair.labels)) == (image, labels)
