@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -84,7 +85,7 @@ def simulate_data(config: Any, folder: Path) -> Case:
 
 
 def describe_result(unseen: Case, files: dict[str, Path]) -> None:
-    """Write the table of measures, the surface of the first class, and the figures."""
+    """Write the table of measures, the figures, and the surface of the first class if found."""
     assert unseen.image is not None
     image, truth = read_volume(unseen.image), read_volume(unseen.truth)
     labels = read_volume(files['labels'])
@@ -93,11 +94,26 @@ def describe_result(unseen: Case, files: dict[str, Path]) -> None:
     size = image.voxel_size_nm
     table = measure_classes(labels.data, voxel_size_nm=size, class_names=names, image=image.data)
     write_table(files['measurements'], table)
-    first = labels.data == min(names)
-    write_surface(files['surface'], surface_mesh(first, voxel_size_nm=size))
     drawn: dict[str, Any] = {'voxel_size_nm': size, 'class_names': names}
-    middle = [round(c) for c in np.mean(np.nonzero(first), axis=1)]
-    figure = orthogonal_slices(image.data, labels.data, position=middle, **drawn)
+    position = _telling_position(truth.data, sorted(names))
+    figure = orthogonal_slices(image.data, labels.data, position=position, **drawn)
     save_figure(files['overlay'], figure)
-    figure = side_by_side(image.data, truth.data, labels.data, z=middle[0], **drawn)
+    figure = side_by_side(image.data, truth.data, labels.data, z=position[0], **drawn)
     save_figure(files['truth and prediction'], figure)
+    first = labels.data == min(names)
+    if not first.any():
+        logging.warning('No %s was found: there is no surface to write', names[min(names)])
+        del files['surface']
+        return
+    write_surface(files['surface'], surface_mesh(first, voxel_size_nm=size))
+
+
+def _telling_position(labels: np.ndarray, values: Sequence[int]) -> tuple[int, int, int]:
+    """The section of each axis in which the class seen least is seen best."""
+    found = []
+    for axis in range(3):
+        others = tuple(a for a in range(3) if a != axis)
+        counts = np.stack([np.sum(labels == v, axis=others) for v in values])
+        shares = counts / np.maximum(counts.max(1, keepdims=True), 1)
+        found.append(int(np.argmax(shares.min(0) + 0.1 * shares.mean(0))))
+    return found[0], found[1], found[2]

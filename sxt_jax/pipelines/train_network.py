@@ -87,8 +87,8 @@ def train_network(config: Any, workdir: str | Path) -> Checkpoint:
     workdir = Path(workdir)
     with locked(workdir):
         remove_leftovers(workdir)
-        device_mesh = make_device_mesh()
-        _check_config(config, device_mesh)
+        _check_config(config)
+        device_mesh = _dividing_devices(config)
         data = load_training_data(config)
         model = build_network(config, n_classes=len(data.classes))
         _check_tiles(config, model)
@@ -308,17 +308,34 @@ def _class_weights(config: Any, data: TrainingData) -> list[float] | None:
     return weights
 
 
-def _check_config(config: Any, device_mesh: Mesh) -> None:
-    parts = config.accumulate * device_mesh.size
-    if config.batch_size < 1 or config.batch_size % parts:
-        raise InputError(
-            'config.batch_size',
-            str(config.batch_size),
-            f'a multiple of {device_mesh.size} devices × {config.accumulate} parts',
-        )
-    for name in ('epochs', 'accumulate'):
+def _check_config(config: Any) -> None:
+    for name in ('epochs', 'accumulate', 'batch_size'):
         if config[name] < 1:
             raise InputError(f'config.{name}', str(config[name]), 'at least 1')
+    if config.batch_size % config.accumulate:
+        raise InputError(
+            'config.batch_size', str(config.batch_size), f'a multiple of {config.accumulate} parts'
+        )
+
+
+def _dividing_devices(config: Any) -> Mesh:
+    """As many devices as share the batch evenly: the batch is the experiment's, not the machine's.
+
+    Raises:
+      InputError: they are of several processes, which none can leave.
+    """
+    devices, n_patches = jax.devices(), config.batch_size // config.accumulate
+    n = max(n for n in range(1, len(devices) + 1) if n_patches % n == 0)
+    if n < len(devices) and jax.process_count() > 1:
+        expected = f'a multiple of {len(devices)} devices'
+        raise InputError('config.batch_size', f'{n_patches} patches at once', expected)
+    if n < len(devices):
+        logging.warning(
+            'Training on %d of %d devices, among which %d patches divide evenly: '
+            'another config.batch_size uses all',
+            n, len(devices), n_patches,
+        )  # fmt: skip
+    return make_device_mesh(devices[:n])
 
 
 def _check_tiles(config: Any, model: nn.Module) -> None:
