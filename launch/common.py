@@ -16,15 +16,15 @@ _DEBUG = flags.DEFINE_boolean('debug', False, 'Show the traceback of errors.')
 _REQUIRE_ACCELERATOR = flags.DEFINE_boolean(
     'require_accelerator', False, 'Fail rather than compute on the CPU.'
 )
-EXIT_BAD_INPUT = 2
+EXIT_BAD_INPUT = InputError.exit_status
 EXIT_INTERRUPTED = 130
 
 
 def run_main(main: Callable[[Sequence[str]], int | None]) -> None:
     """Run `main(argv)` with parsed flags; its return value is the exit status (None: 0).
 
-    `InputError` and misspelt flags become one line on stderr and status 2, an interruption one
-    line and status 130; with `--debug` the traceback is shown as well.
+    `InputError` and misspelt flags become one line on stderr and status 2, an interruption (also
+    of a training run, which saves first) one line and status 130; with `--debug` the traceback is shown as well.
     """
 
     def guarded(argv: Sequence[str]) -> None:
@@ -36,9 +36,8 @@ def run_main(main: Callable[[Sequence[str]], int | None]) -> None:
         except (InputError, KeyboardInterrupt) as error:
             if _DEBUG.value:
                 raise
-            interrupted = isinstance(error, KeyboardInterrupt)
-            print('interrupted' if interrupted else f'error: {error}', file=sys.stderr)
-            sys.exit(EXIT_INTERRUPTED if interrupted else EXIT_BAD_INPUT)
+            print(f'error: {error}' if str(error) else 'interrupted', file=sys.stderr)
+            sys.exit(getattr(error, 'exit_status', EXIT_INTERRUPTED))
 
     app.run(guarded, flags_parser=_parse_flags)
 

@@ -36,7 +36,13 @@ _INTERRUPTIONS = (signal.SIGTERM, signal.SIGINT)
 
 
 class TrainingStopped(InputError):
-    """Training cannot or shall not go on; the message names the last good checkpoint."""
+    """Training cannot go on; the message names the last good checkpoint."""
+
+
+class TrainingInterrupted(TrainingStopped):
+    """The process was asked to end; the message names what was saved."""
+
+    exit_status = 130  # of shells for SIGINT
 
 
 @dataclasses.dataclass(frozen=True)
@@ -91,31 +97,30 @@ class Progress:
 
     Attributes:
       history: one row of metrics a validation.
-      sums: sums of the step metrics since the last row.
-      n_summed: number of steps in `sums`.
+      sums: sum and number of the values of each step metric since the last row. Objectives that
+        take turns have metrics of their own, so the numbers differ.
     """
 
     history: list[dict[str, Any]] = dataclasses.field(default_factory=list)
-    sums: dict[str, float] = dataclasses.field(default_factory=dict)
-    n_summed: int = 0
+    sums: dict[str, tuple[float, int]] = dataclasses.field(default_factory=dict)
 
     @classmethod
     def of(cls, description: Mapping[str, Any]) -> Progress:
         """The progress at a checkpoint."""
-        pending = description['pending']
-        return cls(list(description['history']), dict(pending['sums']), pending['n_summed'])
+        sums = {name: (total, n) for name, (total, n) in description['pending'].items()}
+        return cls(list(description['history']), sums)
 
     def add(self, metrics: Mapping[str, float]) -> None:
         for name, value in metrics.items():
-            self.sums[name] = self.sums.get(name, 0.0) + value
-        self.n_summed += 1
+            total, n = self.sums.get(name, (0.0, 0))
+            self.sums[name] = total + value, n + 1
 
     def finish_row(self, step: int, epoch: int, scores: Mapping[str, float]) -> dict[str, Any]:
         """The row of a validation: means since the last one, and its scores."""
-        means = {name: total / max(1, self.n_summed) for name, total in self.sums.items()}
+        means = {name: total / n for name, (total, n) in self.sums.items()}
         row = {'step': step, 'epoch': epoch, **means, **scores}
         self.history.append(row)
-        self.sums, self.n_summed = {}, 0
+        self.sums = {}
         return row
 
     def validations_since_best(self) -> int:
@@ -140,8 +145,8 @@ def train(run: Run, state: TrainState, progress: Progress) -> TrainState:
       The last state.
 
     Raises:
-      TrainingStopped: the loss is NaN or infinite, or the process was asked to end; the last
-        good checkpoint is named.
+      TrainingStopped: the loss is NaN or infinite; the last good checkpoint is named.
+      TrainingInterrupted: the process was asked to end; a checkpoint was saved.
     """
     plan, epoch_steps = run.plan, steps_per_round(run.objectives)
     first, last = int(state.step), plan.n_epochs * epoch_steps
@@ -174,7 +179,7 @@ def train(run: Run, state: TrainState, progress: Progress) -> TrainState:
             if interrupted.is_set():
                 watch.settle()
                 path = _save(run, state, progress)
-                raise TrainingStopped(
+                raise TrainingInterrupted(
                     run.workdir,
                     f'interrupted after step {done}; saved {path.name}',
                     'the same command to go on',
@@ -242,8 +247,7 @@ def _stops_early(plan: Plan, progress: Progress) -> bool:
 
 
 def _save(run: Run, state: TrainState, progress: Progress) -> Path:
-    pending = {'sums': progress.sums, 'n_summed': progress.n_summed}
-    description = {**run.description, 'history': progress.history, 'pending': pending}
+    description = {**run.description, 'history': progress.history, 'pending': progress.sums}
     path = save_checkpoint(run.workdir, int(state.step), state, description)
     best = best_step(progress.history, metric=SCORE)
     remove_old_checkpoints(run.workdir, keep=run.plan.keep, always=best)

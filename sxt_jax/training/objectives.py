@@ -42,10 +42,10 @@ class Objective:
       stream: where its batches come from.
       loss: of the network's outputs and a batch.
       optimizer: what turns its gradients into updates.
-      frozen: regular expressions; parameters whose path (`encoder/level_0/…`) one of them finds
-        are not changed by this objective.
+      frozen: regular expressions; parameters whose path (`encoder_0/conv_1/kernel`) one of them
+        finds are not changed by this objective, and modules whose path one finds run as in
+        inference: they use their running statistics, and leave them as they are.
       augmentation: what is done to image and labels of its batches, on the device.
-      updates_statistics: whether the running batch statistics follow its batches.
       turns: how many epochs in a row it has when objectives take turns.
     """
 
@@ -55,7 +55,6 @@ class Objective:
     optimizer: optax.GradientTransformation
     frozen: tuple[str, ...] = ()
     augmentation: Augmentation = dataclasses.field(default_factory=Augmentation)
-    updates_statistics: bool = True
     turns: int = 1
 
     def prepare(self, key: jax.Array, batch: Arrays) -> dict[str, jax.Array]:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import flax.linen as nn
@@ -45,19 +46,25 @@ def make_train_step(
       loss reports.
     """
 
-    def loss_of(params: Any, batch_stats: Any, batch: Any) -> tuple[jax.Array, tuple[Any, Metrics]]:
-        outputs, updated = _apply(model, params, batch_stats, batch['image'], objective)
+    def loss_of(
+        params: Any, batch_stats: Any, batch: Any, key: jax.Array
+    ) -> tuple[jax.Array, tuple[Any, Metrics]]:
+        variables = make_variables(params, batch_stats)
+        outputs, updated = _apply(model, variables, batch['image'], key, objective)
         losses, extra = objective.loss(outputs, batch)
         means = {name: jnp.mean(value) for name, value in extra.items()}
-        return jnp.mean(losses), (updated, means)
+        return jnp.mean(losses), (updated.get('batch_stats', batch_stats), means)
 
     def train_step(state: TrainState, batch: Any, key: jax.Array) -> tuple[TrainState, Metrics]:
-        batch = objective.prepare(jax.random.fold_in(key, state.step), batch)
+        key = jax.random.fold_in(key, state.step)
+        batch = objective.prepare(key, batch)
         gradient_of = jax.value_and_grad(loss_of, has_aux=True)
         if n_accumulate == 1:
-            (loss, (stats, extra)), gradients = gradient_of(state.params, state.batch_stats, batch)
+            found = gradient_of(state.params, state.batch_stats, batch, key)
+            (loss, (stats, extra)), gradients = found
         else:
-            loss, stats, extra, gradients = _accumulate(gradient_of, state, batch, n_accumulate)
+            found = _accumulate(gradient_of, state, batch, key, n_accumulate)
+            loss, stats, extra, gradients = found
         optimizer = objective_optimizer(objective, state.params)
         updates, optimizer_state = optimizer.update(
             gradients, state.optimizer_states[objective.name], state.params
@@ -83,21 +90,38 @@ def make_train_step(
 
 
 def _apply(
-    model: nn.Module, params: Any, batch_stats: Any, image: jax.Array, objective: Objective
+    model: nn.Module, variables: Any, image: jax.Array, key: jax.Array, objective: Objective
 ) -> tuple[Any, Any]:
-    """Outputs [b, z, y, x, k] by head, and batch statistics; 2-D nets see single slices."""
+    """Outputs [b, z, y, x, k] by head, and what was updated; 2-D nets see single slices."""
     flat = getattr(model, 'n_dims', 3) == 2
-    variables = make_variables(params, batch_stats)
-    outputs, updated = model.apply(
-        variables, image[:, 0] if flat else image, train=True, mutable=['batch_stats']
-    )
+    with nn.intercept_methods(_without_training(objective.frozen)):
+        outputs, updated = model.apply(
+            variables,
+            image[:, 0] if flat else image,
+            train=True,
+            mutable=['batch_stats'],
+            rngs={'dropout': key},
+        )
     if flat:
         outputs = {name: head[:, None] for name, head in outputs.items()}
-    follows = objective.updates_statistics and batch_stats
-    return outputs, updated['batch_stats'] if follows else batch_stats
+    return outputs, updated
 
 
-def _accumulate(gradient_of: Any, state: TrainState, batch: Any, n_parts: int) -> Any:
+def _without_training(frozen: Sequence[str]) -> Any:
+    """Calls modules whose path is frozen with `train=False`."""
+
+    def call(function: Any, args: Any, kwargs: Any, context: nn.module.InterceptorContext) -> Any:
+        path = '/'.join(context.module.path)
+        if 'train' in kwargs and any(re.search(pattern, path) for pattern in frozen):
+            kwargs = {**kwargs, 'train': False}
+        return function(*args, **kwargs)
+
+    return call
+
+
+def _accumulate(
+    gradient_of: Any, state: TrainState, batch: Any, key: jax.Array, n_parts: int
+) -> Any:
     """Mean loss, last statistics, mean metrics and mean gradient over the parts of a batch."""
 
     def part(array: jax.Array) -> jax.Array:
@@ -105,16 +129,18 @@ def _accumulate(gradient_of: Any, state: TrainState, batch: Any, n_parts: int) -
         parts = array.reshape(len(array) // n_parts, n_parts, *array.shape[1:])
         return jnp.moveaxis(parts, 1, 0)
 
-    def add(carry: Any, part: Any) -> tuple[Any, None]:
-        stats, total = carry
-        (loss, (stats, extra)), gradients = gradient_of(state.params, stats, part)
+    def add(carry: Any, numbered: Any) -> tuple[Any, None]:
+        (stats, total), (number, part) = carry, numbered
+        part_key = jax.random.fold_in(key, number)
+        (loss, (stats, extra)), gradients = gradient_of(state.params, stats, part, part_key)
         return (stats, jax.tree.map(jnp.add, total, (loss, extra, gradients))), None
 
     parts = jax.tree.map(part, batch)
     first = jax.tree.map(lambda array: array[0], parts)
-    shapes = jax.eval_shape(gradient_of, state.params, state.batch_stats, first)
+    shapes = jax.eval_shape(gradient_of, state.params, state.batch_stats, first, key)
     (loss, (_, extra)), gradients = shapes
     zeros = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), (loss, extra, gradients))
-    (stats, total), _ = jax.lax.scan(add, (state.batch_stats, zeros), parts)
+    numbered = jnp.arange(n_parts), parts
+    (stats, total), _ = jax.lax.scan(add, (state.batch_stats, zeros), numbered)
     loss, extra, gradients = jax.tree.map(lambda sum_: sum_ / n_parts, total)
     return loss, stats, extra, gradients

@@ -116,7 +116,7 @@ def test_termination_saves_and_tells_how_to_go_on(tmp_path):
         train(run, state, Progress())
     checkpoint = latest_checkpoint(tmp_path)
     assert checkpoint.step > 0
-    assert checkpoint.description['pending']['n_summed'] == checkpoint.step
+    assert checkpoint.description['pending']['loss'][1] == checkpoint.step
     assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
     assert not [t for t in threading.enumerate() if t.name.startswith('prefetch')]
 
@@ -149,4 +149,13 @@ def test_rows_are_means_since_the_last():
     progress.add({'loss': 4.0})
     row = progress.finish_row(10, 1, {'dice': 0.5})
     assert row == {'step': 10, 'epoch': 1, 'loss': 3.0, 'dice': 0.5}
-    assert (progress.sums, progress.n_summed) == ({}, 0)
+    assert progress.sums == {}
+
+
+def test_means_of_objectives_that_take_turns_are_each_its_own():
+    progress = Progress()
+    for metrics in ({'a/loss': 2.0}, {'a/loss': 4.0}, {'b/loss': 7.0}):
+        progress.add(metrics)
+    saved = json.loads(json.dumps({'history': progress.history, 'pending': progress.sums}))
+    row = Progress.of(saved).finish_row(3, 1, {})
+    assert row == {'step': 3, 'epoch': 1, 'a/loss': 3.0, 'b/loss': 7.0}

@@ -9,6 +9,7 @@ import numpy as np
 from sxt_jax.data.datasets import Example
 from sxt_jax.data.patches import Sampling
 from sxt_jax.data.pipeline import PatchStream
+from sxt_jax.models.blocks import BatchNorm
 
 
 class TinyNet(nn.Module):
@@ -20,7 +21,7 @@ class TinyNet(nn.Module):
     @nn.compact
     def __call__(self, x, *, train=False):
         x = nn.Conv(4, (3,) * self.n_dims, name='encoder')(x)
-        x = nn.BatchNorm(use_running_average=not train, momentum=0.9)(x)
+        x = BatchNorm(momentum=0.9, name='norm')(x, train=train)
         x = nn.relu(x)
         return {
             'logits': nn.Dense(self.n_labels, name='labels')(x),

@@ -1,3 +1,6 @@
+from functools import partial
+
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -41,7 +44,6 @@ def _unsupervised(**fields):
             'loss': image_loss,
             'optimizer': optax.adam(1e-2),
             'frozen': ('^labels/',),
-            'updates_statistics': False,
             **fields,
         }
     )
@@ -117,10 +119,43 @@ def test_objectives_take_turns_and_frozen_parts_stay():
     before, _ = _run([supervised, unsupervised], 12)
     after, metrics = _run([supervised, unsupervised], 18)
     _assert_close(before.params['labels'], after.params['labels'], rtol=0)
-    _assert_close(before.batch_stats, after.batch_stats, rtol=0)
+    moved = jax.tree.leaves(jax.tree.map(np.array_equal, before.batch_stats, after.batch_stats))
+    assert not any(moved)
     assert np.any(before.params['encoder']['kernel'] != after.params['encoder']['kernel'])
     assert np.any(before.params['image']['kernel'] != after.params['image']['kernel'])
     assert set(metrics) == {'loss', 'gradient_norm'}
+
+
+def test_frozen_normalisation_runs_on_its_statistics_and_keeps_them():
+    objective = _supervised(frozen=('^norm',))
+    before, _ = _run([objective], 0)
+    state = jax.device_put(before)
+    batch = objective.stream.batch(0)
+    apply = partial(TinyNet().apply, state.variables, batch['image'])
+    expected, _ = objective.loss(apply(train=False), batch)
+    after, metrics = _run([objective], 1)
+    _assert_close(before.batch_stats, after.batch_stats, rtol=0)
+    _assert_close(before.params['norm'], after.params['norm'], rtol=0)
+    np.testing.assert_allclose(metrics['loss'], np.mean(expected), rtol=1e-5)
+    free, _ = objective.loss(apply(train=True, mutable=['batch_stats'])[0], batch)
+    assert abs(np.mean(free) - np.mean(expected)) > 1e-3
+
+
+def test_dropout_draws_anew_each_step_and_never_in_inference():
+    class Dropping(TinyNet):
+        @nn.compact
+        def __call__(self, x, *, train=False):
+            seen = nn.Dropout(0.5, deterministic=not train)(jnp.ones_like(x))
+            return {'image': nn.Dense(1, use_bias=False, name='image')(x), 'seen': seen}
+
+    def share(outputs, batch):
+        return image_loss(outputs, batch)[0], {'share': outputs['seen'].mean((1, 2, 3, 4))}
+
+    objective = Objective('o', ball_stream(), share, optax.sgd(0.0))
+    shares = [_run([objective], n, model=Dropping())[1]['share'] for n in (1, 1, 2)]
+    assert shares[0] == shares[1] != shares[2]
+    parts = _run([objective], 1, model=Dropping(), devices=jax.devices()[:2], n_accumulate=2)
+    assert parts[1]['share'] != shares[0]
 
 
 def test_no_optimizer_state_is_kept_of_frozen_parameters():
