@@ -28,8 +28,7 @@ def get_config(variant: str = '') -> ConfigDict:
         raise ValueError(f'variant {variant!r}; expected one of {VARIANTS}')
     config = common.get_config()
     config.description = 'ACSeg 3-D U-Net (Erozan et al. 2024)'
-    config.model.name = 'unet3d'
-    config.model.filters = (32, 64, 128, 256, 512)
+    config.model = common.unet3d()
     config.model.residual = variant == 'residual'
     config.epochs = 200
     config.batch_size = 24
@@ -44,7 +43,7 @@ def get_config(variant: str = '') -> ConfigDict:
     config.inference.blend = 'constant'
     if variant == 'smoke':
         _shrink(config)
-    return config
+    return config.lock()
 
 
 def _shrink(config: ConfigDict) -> None:

@@ -10,11 +10,11 @@ from ml_collections import ConfigDict, config_dict
 
 
 def get_config() -> ConfigDict:
-    """A locked config with every field and no model."""
+    """Every field but the network's, each at a default that changes nothing."""
     config = ConfigDict()
     config.description = ''
     config.seed = 0
-    config.model = ConfigDict()  # name and fields of a network of sxt_jax.models
+    config.model = ConfigDict()  # name and fields of a network, such as `unet3d` below
     config.compute_dtype = 'auto'  # float32, bfloat16; auto: bfloat16 on accelerators
     config.epochs = 1
     config.batch_size = 1  # patches a step, over all devices
@@ -82,3 +82,14 @@ def get_config() -> ConfigDict:
     checkpoint.keep = 2  # newest checkpoints kept, besides the best
     checkpoint.patience = 0  # validations without a better score after which to stop; 0: never
     return config
+
+
+def unet3d() -> ConfigDict:
+    """The fields of `sxt_jax.models.UNet3D`, as published; its labels are those of the data."""
+    model = ConfigDict()
+    model.name = 'unet3d'
+    model.filters = (32, 64, 128, 256, 512)  # channels of each level
+    model.residual = False
+    model.pool_sizes = config_dict.placeholder(tuple)  # (z, y, x) between levels; None: all 2
+    model.norm_momentum = 0.99  # share of the running statistics that a step keeps
+    return model

@@ -18,7 +18,7 @@ def get_config() -> ConfigDict:
     """Training of the demo, and what is simulated for it."""
     config = common.get_config()
     config.description = 'Demo: a small 3-D U-Net on simulated tomograms of T cells'
-    config.model.name = 'unet3d'
+    config.model = common.unet3d()
     config.model.filters = (8, 16, 32)
     config.model.norm_momentum = 0.9
     config.epochs = 6
@@ -40,4 +40,4 @@ def get_config() -> ConfigDict:
     simulation.n_train = 6  # tomograms; a fifth of them is held out for validation
     simulation.shape = (64, 64, 64)
     simulation.task = 'acseg'  # or cells, organelles, mitochondria, filopodia
-    return config
+    return config.lock()

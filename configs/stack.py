@@ -27,7 +27,7 @@ def get_config(variant: str = '') -> ConfigDict:
         raise ValueError(f'variant {variant!r}; expected one of {VARIANTS}')
     config = common.get_config()
     config.description = 'U-Net for one labelled stack'
-    config.model.name = 'unet3d'
+    config.model = common.unet3d()
     config.model.filters = (16, 32, 64, 128)
     config.model.pool_sizes = ((2, 2, 2), (2, 2, 2), (2, 2, 2))
     config.model.norm_momentum = 0.95
@@ -61,4 +61,4 @@ def get_config(variant: str = '') -> ConfigDict:
         config.inference.tile = (16, 16, 16)
         config.inference.overlap = (8, 8, 8)
         config.optimizer.warmup_steps = 0
-    return config
+    return config.lock()

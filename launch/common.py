@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import logging as python_logging
 import os
+import re
+import resource
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
+from unittest import mock
 
 from absl import app, flags, logging
+from ml_collections import ConfigDict
 
 from sxt_jax.core.errors import InputError
 
@@ -24,7 +29,8 @@ def run_main(main: Callable[[Sequence[str]], int | None]) -> None:
     """Run `main(argv)` with parsed flags; its return value is the exit status (None: 0).
 
     `InputError` and misspelt flags become one line on stderr and status 2, an interruption (also
-    of a training run, which saves first) one line and status 130; with `--debug` the traceback is shown as well.
+    of a training run, which saves first) one line and status 130; with `--debug` the traceback is
+    shown as well.
     """
 
     def guarded(argv: Sequence[str]) -> None:
@@ -45,23 +51,57 @@ def run_main(main: Callable[[Sequence[str]], int | None]) -> None:
 def _parse_flags(argv: list[str]) -> list[str]:
     """Flags parsed; a misspelt flag or config field ends with status 2 and a line about it."""
     try:
-        return list(flags.FLAGS(argv))
+        rest = list(flags.FLAGS(argv))
+        if 'config' in flags.FLAGS:
+            getattr(flags.FLAGS['config'].value, 'seed', None)  # tells of a file that is not there
+        return rest
     except (flags.Error, AttributeError, KeyError, TypeError, ValueError, OSError) as error:
         if '--debug' in argv:
             raise
         message = ' '.join(str(error.args[0] if error.args else error).split())
-        print(f'error: {message}; --help lists the flags', file=sys.stderr)
+        # Of what went wrong with a config file, ml_collections tells more than anyone wants.
+        message = re.sub(
+            r'Traceback .*Error: |Configuration is not available.*config file ', '', message
+        )
+        print(f'error: {_unknown_field(argv) or message}; --help lists the flags', file=sys.stderr)
         sys.exit(EXIT_BAD_INPUT)
 
 
+def _unknown_field(argv: list[str]) -> str:
+    """What is wrong with the first `--config.…` flag that names no field; '' if all do."""
+    mark = '--config.'
+    plain = [arg for arg in argv if not arg.startswith(mark)]
+    try:
+        with mock.patch.object(sys, 'argv', plain):  # where ml_collections looks for overrides
+            flags.FLAGS(plain)
+    except Exception:  # then something else is wrong with the command line
+        return ''
+    for arg in argv:
+        if not arg.startswith(mark):
+            continue
+        fields: Any = flags.FLAGS['config'].value if 'config' in flags.FLAGS else None
+        path = arg.removeprefix(mark).partition('=')[0].split('.')
+        for i, name in enumerate(path):
+            if not isinstance(fields, ConfigDict):
+                return ''
+            if name not in fields:
+                known = ', '.join(sorted(fields))
+                where = mark + '.'.join(path[: i + 1])
+                return f'{where}: no such field; expected one of {known}'
+            fields = fields[name]
+    return ''
+
+
 def _set_up() -> None:
-    """Compiled programs are kept per user, and the log says which devices are used."""
+    """Logging, a cache of compiled programs per user, as many open files as the system lets us."""
     os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '2')
     import jax
 
     if not os.environ.get('JAX_COMPILATION_CACHE_DIR'):
         cache = Path(os.environ.get('XDG_CACHE_HOME', Path.home() / '.cache')) / 'sxt_jax' / 'xla'
         jax.config.update('jax_compilation_cache_dir', str(cache))
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))  # a data set is a few files a volume
     logging.set_verbosity(logging.INFO)
     handler = logging.get_absl_handler()
     handler.setFormatter(python_logging.Formatter('%(asctime)s %(message)s', '%H:%M:%S'))

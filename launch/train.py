@@ -9,6 +9,7 @@ curves.png. Any field of the config is changed on the command line: --config.epo
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 
 from absl import flags
@@ -19,6 +20,9 @@ from sxt_jax.core.errors import InputError
 
 _CONFIG = config_flags.DEFINE_config_file('config', None, 'Experiment.', lock_config=True)
 _WORKDIR = flags.DEFINE_string('workdir', None, 'Folder of the run.')
+_DETERMINISTIC = flags.DEFINE_boolean(
+    'deterministic', False, 'On a GPU: only operations that give the same bits every time.'
+)
 
 
 def main(argv: Sequence[str]) -> None:
@@ -27,6 +31,9 @@ def main(argv: Sequence[str]) -> None:
 
     if _CONFIG.value is None or not _WORKDIR.value:
         raise InputError('command line', 'a flag is missing', '--config=FILE and --workdir=DIR')
+    if _DETERMINISTIC.value:  # before the devices are first asked for
+        given = os.environ.get('XLA_FLAGS', '')
+        os.environ['XLA_FLAGS'] = f'{given} --xla_gpu_deterministic_ops=true'
     log_devices()
     best = train_network(_CONFIG.value, _WORKDIR.value)
     curves = plot_curves(_WORKDIR.value)

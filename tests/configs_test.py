@@ -37,6 +37,8 @@ def test_config(name, variant):
     patch = tuple(config.data.patch)
     for sides in (patch, config.inference.tile):
         assert all(s % m == 0 for s, m in zip(sides, model.side_multiple, strict=True))
+    assert set(config.model) == set(model_config(model)) - {'n_labels', 'dtype'}
+    assert config.is_locked
     image = jnp.zeros((1, *patch, 1))
     heads, variables = jax.eval_shape(
         lambda key, x: model.init_with_output(key, x), jax.random.key(0), image

@@ -7,11 +7,14 @@ the batch, so the result does not depend on how the batch is split over devices.
 from __future__ import annotations
 
 import dataclasses
+import itertools
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jax import lax
 from jax.scipy.ndimage import map_coordinates
 
 from sxt_jax.core.errors import InputError
@@ -92,7 +95,6 @@ def _symmetry(
     if augmentation.rotate_90 and shape[1] != shape[2]:
         raise InputError('augmentation.rotate_90', f'patches {shape}', 'equally long y and x')
     flips = jax.random.bernoulli(key, 0.5, (3,))
-    swaps = jax.random.bernoulli(jax.random.fold_in(key, 1), jnp.array([1 / 2, 2 / 3, 1 / 2]))
     flip_axes = set(augmentation.flip_axes)
     if augmentation.rotate_90:
         # A quarter turn is a transposition and one mirror image; with both mirror images free,
@@ -102,10 +104,14 @@ def _symmetry(
         image, labels = _where((turn == 1) | (turn == 2), _flip(1), image, labels)
         image, labels = _where((turn == 3) | (turn == 2), _flip(2), image, labels)
     if augmentation.swap_axes:
-        # Three conditional exchanges with these odds reach the six orders equally often.
-        for (a, b), do in zip(((1, 2), (0, 1), (1, 2)), swaps, strict=True):
-            if shape[a] == shape[b]:
-                image, labels = _where(do, _swap(a, b), image, labels)
+        orders = [
+            order
+            for order in itertools.permutations(range(3))
+            if all(shape[a] == n for a, n in zip(order, shape, strict=True))
+        ]
+        chosen = jax.random.randint(jax.random.fold_in(key, 1), (), 0, len(orders))
+        image = lax.switch(chosen, [partial(jnp.transpose, axes=(*o, 3)) for o in orders], image)
+        labels = lax.switch(chosen, [partial(jnp.transpose, axes=o) for o in orders], labels)
     for axis, name in enumerate('zyx'):
         if name in flip_axes:
             image, labels = _where(flips[axis], _flip(axis), image, labels)

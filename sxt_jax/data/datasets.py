@@ -126,6 +126,7 @@ def prepare_examples(
     classes: Classes,
     intensity: str | Intensity,
     working_shape: tuple[int, int, int] | None = None,
+    on_volume: Callable[[], Any] | None = None,
 ) -> tuple[list[Example], Intensity]:
     """Volumes as a network sees them.
 
@@ -136,6 +137,7 @@ def prepare_examples(
       intensity: a kind, fitted to the first volume, or a normalisation fitted before.
       working_shape: grid to which every volume is resized, trilinearly (labels: nearest);
         None keeps each volume's own grid, read patch by patch if memory is short.
+      on_volume: called after each.
 
     Returns:
       The examples, and the normalisation.
@@ -158,23 +160,24 @@ def prepare_examples(
         if in_memory:
             seen, indices = seen[_everything(seen)], indices[_everything(indices)]
         examples.append(Example(pair.name, seen, indices, voxel_size_nm))
+        if on_volume is not None:
+            on_volume()
     assert isinstance(intensity, Intensity)
     return examples, intensity
 
 
 def split_examples(
-    examples: Sequence[Example], *, fraction: float, seed: int, patch: tuple[int, int, int]
+    examples: Sequence[Example], *, fraction: float, seed: int
 ) -> tuple[list[Example], list[Example]]:
     """Training and validation examples.
 
-    With one volume only, its last part along the longest axis is held out, if that is as long as
-    a patch or a fifth of the volume; the two parts do not overlap.
+    Of several volumes some are held out, at least one and not all. Of a single one the last part
+    along its longest axis is; the two parts do not overlap.
 
     Args:
       examples: all examples.
       fraction: share that is held out; 0 for none.
       seed: decides which.
-      patch: [z, y, x] shape of a patch.
     """
     if fraction <= 0:
         return list(examples), []

@@ -122,7 +122,7 @@ def check_volumes(
     dataset: str | None = None,
     patch: Sequence[int] | None = None,
     isotropic: bool = False,
-    on_file: Callable[[Path], None] | None = None,
+    on_file: Callable[[Path], Any] | None = None,
 ) -> Report:
     """Check volumes that have no labels: readable, finite, not constant, alike.
 
@@ -161,7 +161,7 @@ def check_pairs(
     ignore_label: int | None = None,
     patch: Sequence[int] | None = None,
     isotropic: bool = False,
-    on_file: Callable[[Path], None] | None = None,
+    on_file: Callable[[Path], Any] | None = None,
 ) -> Report:
     """Check images with labels, paired as `io.pair` does.
 
@@ -218,7 +218,7 @@ def _check_file(
     partner: Path | None,
     rules: _Rules,
     problems: list[Problem],
-    on_file: Callable[[Path], None] | None,
+    on_file: Callable[[Path], Any] | None,
 ) -> Entry:
     """What a file holds; its problems are appended."""
     if on_file is not None:

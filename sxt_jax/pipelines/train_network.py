@@ -7,6 +7,7 @@ import json
 import platform
 import sys
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,11 +19,13 @@ import numpy as np
 import optax
 from absl import logging
 from jax.sharding import Mesh
+from tqdm import tqdm
 
 import sxt_jax
 from sxt_jax.core.atomic import write_text
 from sxt_jax.core.devices import is_accelerated, make_device_mesh
 from sxt_jax.core.errors import InputError
+from sxt_jax.core.volume import Volume
 from sxt_jax.data.augment import Augmentation
 from sxt_jax.data.classes import Classes, parse_classes
 from sxt_jax.data.datasets import (
@@ -39,6 +42,13 @@ from sxt_jax.data.pipeline import PatchStream
 from sxt_jax.inference import make_apply_fn
 from sxt_jax.io import Pair, pair
 from sxt_jax.models import build_model, model_config
+from sxt_jax.pipelines.check_config import (
+    check_isotropy,
+    check_ranges,
+    check_resumed,
+    check_tiles,
+    working_shape,
+)
 from sxt_jax.pipelines.check_data import check_pairs
 from sxt_jax.plots import learning_curves, save_figure
 from sxt_jax.training.checkpoint import (
@@ -87,14 +97,15 @@ def train_network(config: Any, workdir: str | Path) -> Checkpoint:
     workdir = Path(workdir)
     with locked(workdir):
         remove_leftovers(workdir)
-        _check_config(config)
+        check_ranges(config)
+        check_tiles(config, build_network(config, n_classes=2))  # before data are read for long
         device_mesh = _dividing_devices(config)
         data = load_training_data(config)
+        check_isotropy(config, data.train)
         model = build_network(config, n_classes=len(data.classes))
-        _check_tiles(config, model)
-        _write_records(config, workdir)
         run = describe_run(config, workdir, model, data, device_mesh)
         state, progress = _start(config, run, data)
+        _write_records(config, workdir)
         train(run, state, progress)
         return best_checkpoint(workdir, metric=SCORE)
 
@@ -123,20 +134,40 @@ def load_training_data(config: Any) -> TrainingData:
     volumes = open_pairs(train_pairs)
     if classes is None:
         classes = detect_classes(volumes, ignore_value=fields.ignore_value)
-    options: dict[str, Any] = {'classes': classes, 'working_shape': _working_shape(config)}
     logging.info('Classes: %s', classes)
-    examples, intensity = prepare_examples(
-        train_pairs, volumes, intensity=fields.intensity, **options
-    )
+    prepare = partial(_prepare, classes=classes, working_shape=working_shape(config))
+    examples, intensity = prepare(train_pairs, volumes, intensity=_initial_intensity(config))
     if fields.validation:
         pairs = _checked_pairs(fields.validation, fields.validation_labels, classes, config)
-        volumes = open_pairs(pairs)
-        held, _ = prepare_examples(pairs, volumes, intensity=intensity, **options)
-        return TrainingData(examples, held, classes, intensity)
-    train_examples, held = split_examples(
-        examples, fraction=fields.validation_fraction, seed=config.seed, patch=fields.patch
-    )
-    return TrainingData(train_examples, held, classes, intensity)
+        held, _ = prepare(pairs, open_pairs(pairs), intensity=intensity)
+    else:
+        examples, held = split_examples(
+            examples, fraction=fields.validation_fraction, seed=config.seed
+        )
+    if held and not class_frequencies(held, len(classes))[1:].any():
+        logging.warning(
+            'None of the classes occurs in the validation data (%s): no checkpoint is best by '
+            'it, and the newest is used',
+            ', '.join(example.name for example in held),
+        )
+    return TrainingData(examples, held, classes, intensity)
+
+
+def _prepare(
+    pairs: Sequence[Pair], volumes: Sequence[tuple[Volume, Volume]], **options: Any
+) -> tuple[list[Example], Intensity]:
+    with tqdm(total=len(pairs), unit='volume', desc='preparing', leave=False) as bar:
+        return prepare_examples(pairs, volumes, on_volume=bar.update, **options)
+
+
+def _initial_intensity(config: Any) -> str | Intensity:
+    """The normalisation to fit; where weights are taken over, they are used to theirs."""
+    if config.initial.checkpoint:
+        other = best_checkpoint(config.initial.checkpoint, metric=SCORE)
+        intensity = Intensity.from_dict(other.description['intensity'])
+        if intensity.kind == config.data.intensity:
+            return intensity
+    return str(config.data.intensity)
 
 
 def build_network(config: Any, *, n_classes: int) -> nn.Module:
@@ -219,7 +250,7 @@ def describe_network(config: Any, model: nn.Module, data: TrainingData) -> dict[
         'n_channels': data.n_channels,
         'classes': data.classes.to_dict(),
         'intensity': data.intensity.to_dict(),
-        'working_shape': _working_shape(config),
+        'working_shape': working_shape(config),
         'tiling': dict(config.inference),
         'voxel_size_nm': sizes[0] if sizes else None,
         'config': json.loads(config.to_json_best_effort()),
@@ -247,6 +278,7 @@ def _start(config: Any, run: Run, data: TrainingData) -> tuple[TrainState, Progr
     )
     checkpoint = latest_checkpoint(run.workdir)
     if checkpoint is not None:
+        check_resumed(checkpoint.description, run.description, workdir=run.workdir)
         logging.info('Going on from %s', checkpoint.path)
         state = restore_into(checkpoint, state, device_mesh=run.device_mesh)
         return state, Progress.of(checkpoint.description)
@@ -265,29 +297,21 @@ def _checked_pairs(
         'dataset': config.data.dataset or None,
         'label_dataset': config.data.label_dataset or None,
     }
-    report = check_pairs(
-        images,
-        labels or None,
-        **datasets,
-        class_names=classes.value_names if classes else None,
-        ignore_label=config.data.ignore_value,
-        patch=None if _working_shape(config) else tuple(config.data.patch),
-    )
+    with tqdm(unit='file', desc='checking', leave=False) as bar:
+        report = check_pairs(
+            images,
+            labels or None,
+            **datasets,
+            class_names=classes.value_names if classes else None,
+            ignore_label=config.data.ignore_value,
+            patch=None if working_shape(config) else tuple(config.data.patch),
+            on_file=lambda _: bar.update(),
+        )
     logging.info('Training data in %s:\n%s', images, report.format_table())
     for problem in report.problems:
         logging.warning('%s', problem)
     report.raise_if_errors()
     return pair(images, labels or None, **datasets)
-
-
-def _working_shape(config: Any) -> tuple[int, int, int] | None:
-    """The grid to resize volumes to; `--config.data.working_shape=None` arrives as (None,)."""
-    shape = tuple(n for n in config.data.working_shape or () if n is not None)
-    if not shape:
-        return None
-    if len(shape) != 3 or min(shape) < 1:
-        raise InputError('config.data.working_shape', f'{shape}', 'three sizes (z, y, x), or None')
-    return shape
 
 
 def _compute_dtype(config: Any) -> Any:
@@ -308,16 +332,6 @@ def _class_weights(config: Any, data: TrainingData) -> list[float] | None:
     return weights
 
 
-def _check_config(config: Any) -> None:
-    for name in ('epochs', 'accumulate', 'batch_size'):
-        if config[name] < 1:
-            raise InputError(f'config.{name}', str(config[name]), 'at least 1')
-    if config.batch_size % config.accumulate:
-        raise InputError(
-            'config.batch_size', str(config.batch_size), f'a multiple of {config.accumulate} parts'
-        )
-
-
 def _dividing_devices(config: Any) -> Mesh:
     """As many devices as share the batch evenly: the batch is the experiment's, not the machine's.
 
@@ -336,18 +350,6 @@ def _dividing_devices(config: Any) -> Mesh:
             n, len(devices), n_patches,
         )  # fmt: skip
     return make_device_mesh(devices[:n])
-
-
-def _check_tiles(config: Any, model: nn.Module) -> None:
-    """Patches and tiles the network can take."""
-    multiple = model.side_multiple
-    for name in ('data.patch', 'data.stride', 'inference.tile', 'inference.overlap'):
-        room, field = name.split('.')
-        sides = tuple(config[room][field])
-        if len(sides) != 3:
-            raise InputError(f'config.{name}', f'{sides}', 'three numbers (z, y, x), given once')
-        if field in ('patch', 'tile') and any(s % m for s, m in zip(sides, multiple, strict=True)):
-            raise InputError(f'config.{name}', f'{sides}', f'multiples of {multiple}')
 
 
 def _write_records(config: Any, workdir: Path) -> None:

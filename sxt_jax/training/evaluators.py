@@ -27,7 +27,7 @@ def validation_scores(
 
     Each volume is segmented as `launch.segment` would, on the grid the network works on; a class
     counts where it occurs in the volume's truth or prediction, and the mean is over volumes, then
-    over classes.
+    over classes. What occurs nowhere has no score: no entry.
 
     Args:
       apply_fn: (variables, tiles) → heads, one of them 'probs'.
@@ -42,11 +42,11 @@ def validation_scores(
         for example in examples
     ]
     dice = np.array([columns['dice'][1:] for columns in found])  # [volume, foreground class]
-    counted = np.isfinite(dice)
-    sums = np.where(counted, dice, 0).sum(0)
-    mean = np.where(counted.any(0), sums / np.maximum(counted.sum(0), 1), np.nan)
-    result = {f'dice/{name}': float(d) for name, d in zip(classes.names[1:], mean, strict=True)}
-    return {'dice': float(np.mean(mean[np.isfinite(mean)])) if counted.any() else 0.0, **result}
+    found_anywhere = np.isfinite(dice).any(0)
+    names = np.array(classes.names[1:])[found_anywhere]
+    mean = np.nanmean(dice[:, found_anywhere], axis=0)
+    result = {f'dice/{name}': float(d) for name, d in zip(names, mean, strict=True)}
+    return {'dice': float(mean.mean()), **result} if len(mean) else {}
 
 
 def _volume_confusion(

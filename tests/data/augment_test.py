@@ -53,6 +53,26 @@ def test_labels_move_with_their_image():
     assert new_labels.dtype == labels.dtype
 
 
+@pytest.mark.parametrize(
+    ('shape', 'orders'),
+    [((4, 4, 3), {'zyx', 'yzx'}), ((4, 3, 4), {'zyx', 'xyz'}), ((3, 4, 4), {'zyx', 'zxy'})],
+)
+def test_axes_of_equal_length_are_exchanged_half_of_the_time(shape, orders):
+    """Also the first and the last, with another one between them."""
+    image = np.arange(np.prod(shape), dtype=np.float32).reshape(1, *shape, 1)
+    batch = np.repeat(image, 400, axis=0)
+    augmentation = Augmentation(swap_axes=True)
+    changed, labels = augment(KEY, batch, batch[..., 0].astype(int), augmentation=augmentation)
+    np.testing.assert_array_equal(changed[..., 0], labels)
+    counts = {
+        order: int(np.all(changed[..., 0] == image[0, ..., 0].transpose(axes), (1, 2, 3)).sum())
+        for order in orders
+        for axes in [['zyx'.index(a) for a in order]]
+    }
+    assert sum(counts.values()) == 400
+    assert min(counts.values()) > 150
+
+
 def test_flips_and_swaps_reach_all_48_symmetries_equally():
     _, labels = _batch(1, side=3)
     labels = jnp.tile(labels, (4800, 1, 1, 1))

@@ -45,7 +45,7 @@ def test_random_sampling_prefers_the_foreground_as_told():
 
 def test_one_volume_is_split_into_parts_that_do_not_overlap():
     example = ball_example(side=20)
-    (train,), (held,) = split_examples([example], fraction=0.2, seed=0, patch=(8, 8, 8))
+    (train,), (held,) = split_examples([example], fraction=0.2, seed=0)
     everything = (slice(None),) * 3
     joined = np.concatenate([train.labels[everything], held.labels[everything]])
     np.testing.assert_array_equal(joined, example.labels)
@@ -56,10 +56,10 @@ def test_one_volume_is_split_into_parts_that_do_not_overlap():
 
 def test_volumes_are_split_as_wholes():
     examples = [ball_example(i, name=str(i)) for i in range(10)]
-    train, held = split_examples(examples, fraction=0.2, seed=3, patch=(8, 8, 8))
+    train, held = split_examples(examples, fraction=0.2, seed=3)
     assert len(held) == 2
     assert {e.name for e in train} | {e.name for e in held} == {str(i) for i in range(10)}
-    again = split_examples(examples, fraction=0.2, seed=3, patch=(8, 8, 8))[1]
+    again = split_examples(examples, fraction=0.2, seed=3)[1]
     assert [e.name for e in again] == [e.name for e in held]
 
 

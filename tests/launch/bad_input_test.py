@@ -92,9 +92,16 @@ def test_labels_outside_the_class_list(trained, tmp_path):
 
 
 def test_unknown_config_field_and_flag(trained):
-    log = run('train', *TINY, '--config.data.trian=x', '--workdir=y', status=2)
-    assert 'trian' in _last_line(log)
-    assert 'Traceback' not in log
+    for flag, told in (
+        ('--config.data.trian=x', '--config.data.trian: no such field; expected one of'),
+        ('--config.model.size=3', '--config.model.size: no such field; expected one of filters'),
+        ('--config.epochs=many', '--config.epochs=many: invalid literal for int()'),
+        ('--config=configs/nothing.py', 'configs/nothing.py'),
+        ('--config=configs/acseg.py:x', "variant 'x'; expected one of"),
+    ):
+        log = run('train', *TINY, flag, '--workdir=y', status=2)
+        assert told in _last_line(log)
+        assert 'Traceback' not in log
     assert 'nonsense' in _last_line(run('segment', '--nonsense=1', status=2))
 
 
@@ -103,6 +110,23 @@ def test_a_network_that_cannot_be_built(trained, tmp_path):
     assert 'patch' in _train(folder, '--config.data.patch=(7, 8, 8)')
     assert 'unet4d' in _train(folder, '--config.model.name=unet4d')
     assert 'batch_size' in _train(folder, '--config.batch_size=0')
+
+
+def test_a_run_is_not_continued_as_another(trained, tmp_path):
+    shutil.copytree(trained / 'run', tmp_path / 'run')
+    before = (tmp_path / 'run' / 'config.json').read_text()
+    flags = (f'--config.data.train={trained / "data"}', f'--workdir={tmp_path / "run"}')
+    log = run('train', *TINY, *flags, '--config.optimizer.learning_rate=0.5', status=2)
+    assert 'another config.optimizer.learning_rate than 0.5; expected 0.01' in _last_line(log)
+    assert (tmp_path / 'run' / 'config.json').read_text() == before
+    run('train', *tiny('--config.epochs=3'), *flags)
+    assert (tmp_path / 'run' / 'checkpoints' / '12').exists()
+
+
+def test_anisotropic_voxels_where_isotropy_is_assumed(trained, tmp_path):
+    folder = _broken_copy(trained, tmp_path, '')
+    line = _train(folder, '--config.augmentation.swap_axes=True')
+    assert 'voxels of 30×20×20 nm (z, y, x) with --config.augmentation.swap_axes' in line
 
 
 def test_volumes_smaller_than_a_patch_are_padded(trained, tmp_path):

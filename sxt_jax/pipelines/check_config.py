@@ -1,0 +1,172 @@
+"""Look over a config before any work is done: ranges, what fits the network, the data, the run."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import flax.linen as nn
+
+from sxt_jax.core.errors import InputError
+from sxt_jax.data.datasets import Example
+from sxt_jax.inference.apply import make_apply_fn
+
+_AT_LEAST_ONE = (
+    'epochs',
+    'accumulate',
+    'batch_size',
+    'checkpoint.evaluate_every',
+    'checkpoint.keep',
+)
+_AT_LEAST_ZERO = (
+    'seed', 'data.steps_per_epoch', 'checkpoint.every_steps', 'checkpoint.patience',
+    'optimizer.warmup_steps', 'optimizer.weight_decay', 'optimizer.clip_norm', 'optimizer.decay',
+    'augmentation.scale', 'augmentation.shift', 'augmentation.noise',
+    'augmentation.rotate_degrees', 'augmentation.elastic_voxels', 'loss.cross_entropy', 'loss.dice',
+)  # fmt: skip
+_ISOTROPIC = 1.01  # largest ratio of voxel sides that counts as equal
+
+# What may differ when a run goes on: how long it is, where its files lie, how it is looked after.
+_FREE = (
+    'description', 'epochs', 'checkpoint.', 'inference.', 'initial.', 'data.train', 'data.labels',
+    'data.validation', 'data.validation_labels', 'data.dataset', 'data.label_dataset',
+)  # fmt: skip
+
+
+def check_ranges(config: Any) -> None:
+    """Numbers that make no run.
+
+    Raises:
+      InputError: naming the field.
+    """
+    for names, least in ((_AT_LEAST_ONE, 1), (_AT_LEAST_ZERO, 0)):
+        for name in names:
+            if not least <= _field(config, name) < math.inf:
+                raise InputError(f'config.{name}', f'{_field(config, name)}', f'at least {least}')
+    for name, expected, fits in (
+        ('optimizer.learning_rate', 'above 0', lambda v: 0 < v < math.inf),
+        ('data.foreground_probability', '0 … 1', lambda v: 0 <= v <= 1),
+        ('data.validation_fraction', '0 … below 1', lambda v: 0 <= v < 1),
+        ('model.norm_momentum', '0 … below 1', lambda v: 0 <= v < 1),
+    ):
+        if not fits(_field(config, name, default=0.5)):
+            raise InputError(f'config.{name}', f'{_field(config, name)}', expected)
+    if config.batch_size % config.accumulate:
+        raise InputError(
+            'config.batch_size', str(config.batch_size), f'a multiple of {config.accumulate} parts'
+        )
+
+
+def working_shape(config: Any) -> tuple[int, int, int] | None:
+    """The grid to resize volumes to; `--config.data.working_shape=None` arrives as (None,).
+
+    Raises:
+      InputError: it is no shape.
+    """
+    shape = tuple(n for n in config.data.working_shape or () if n is not None)
+    return _triple('data.working_shape', shape, least=1) if shape else None
+
+
+def check_tiles(config: Any, model: nn.Module) -> None:
+    """Patches and tiles that the network can take.
+
+    Raises:
+      InputError: naming the field.
+    """
+    multiple = make_apply_fn(model).side_multiple
+    for name, least in (
+        ('data.patch', 1),
+        ('data.stride', 1),
+        ('inference.tile', 1),
+        ('inference.overlap', 0),
+    ):
+        sides = _triple(name, _field(config, name), least=least)
+        whole = name in ('data.patch', 'inference.tile')
+        if whole and any(s % m for s, m in zip(sides, multiple, strict=True)):
+            raise InputError(f'config.{name}', f'{sides}', f'multiples of {multiple}')
+    tile, overlap = config.inference.tile, config.inference.overlap
+    if any(o >= t for o, t in zip(overlap, tile, strict=True)):
+        raise InputError('config.inference.overlap', f'{overlap}', f'less than the tile {tile}')
+
+
+def check_isotropy(config: Any, examples: Sequence[Example]) -> None:
+    """Augmentation that exchanges or turns axes needs voxels as long along the one as the other.
+
+    Raises:
+      InputError: naming the volume, its voxels and the field.
+    """
+    augmentation, patch = config.augmentation, tuple(config.data.patch)
+    in_plane = ((1, 2),)
+    for name, planes in (
+        ('swap_axes', [p for p in ((0, 1), (0, 2), (1, 2)) if patch[p[0]] == patch[p[1]]]),
+        ('rotate_90', in_plane),
+        ('rotate_degrees', in_plane),
+    ):
+        for example, (a, b) in itertools.product(examples if augmentation[name] else (), planes):
+            size = example.voxel_size_nm
+            if size is not None and max(size[a], size[b]) > _ISOTROPIC * min(size[a], size[b]):
+                found = '×'.join(f'{s:.6g}' for s in size)
+                raise InputError(
+                    example.name,
+                    f'voxels of {found} nm (z, y, x) with --config.augmentation.{name}',
+                    f'equal sides along {"zyx"[a]} and {"zyx"[b]}, or the option off',
+                )
+
+
+def check_resumed(
+    before: Mapping[str, Any], now: Mapping[str, Any], *, workdir: str | Path
+) -> None:
+    """Whether a run can go on from a checkpoint: the same experiment on the same kind of data.
+
+    Args:
+      before, now: descriptions of the checkpoint and of the run, JSON-able.
+      workdir: of the run, for the message.
+
+    Raises:
+      InputError: naming what differs.
+    """
+    now = json.loads(json.dumps(now))  # tuples are lists, as in what was saved
+    for what in ('classes', 'intensity', 'n_channels'):
+        if before[what] != now[what]:
+            raise _changed(workdir, what, now[what], before[what])
+    old, new = dict(_flatten(before['config'])), dict(_flatten(now['config']))
+    for name in sorted(old.keys() & new.keys()):
+        if old[name] != new[name] and not any(
+            name.startswith(free) if free.endswith('.') else name == free for free in _FREE
+        ):
+            raise _changed(workdir, f'config.{name}', new[name], old[name])
+
+
+def _changed(workdir: str | Path, what: str, found: Any, expected: Any) -> InputError:
+    return InputError(
+        workdir,
+        f'the run in it began with another {what} than {found}',
+        f'{expected}; or another --workdir (with --config.initial.checkpoint={workdir} it starts '
+        'from these weights)',
+    )
+
+
+def _flatten(fields: Mapping[str, Any], prefix: str = '') -> Iterator[tuple[str, Any]]:
+    for name, value in fields.items():
+        if isinstance(value, Mapping):
+            yield from _flatten(value, f'{prefix}{name}.')
+        else:
+            yield f'{prefix}{name}', value
+
+
+def _field(config: Any, name: str, default: Any = None) -> Any:
+    for part in name.split('.'):
+        config = config.get(part, default)
+    return config
+
+
+def _triple(name: str, values: Sequence[Any], *, least: int) -> tuple[int, int, int]:
+    if len(values) != 3 or not all(isinstance(v, int) and v >= least for v in values):
+        expected = f'three whole numbers (z, y, x) of at least {least}, given once'
+        raise InputError(f'config.{name}', f'{tuple(values)}', expected)
+    z, y, x = values
+    return z, y, x
