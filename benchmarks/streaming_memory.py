@@ -1,11 +1,12 @@
-"""Does the host memory of streaming inference grow with the volume?
+"""Does the host memory of `launch.segment` grow with the volume?
 
     python -m benchmarks.streaming_memory [--smoke]
 
-A volume is read lazily from a file and its prediction is written slab by slab to another, once for
-a small and once for a deep volume, each in a process of its own. The peak is of anonymous memory:
-pages of memory-mapped files, which the system may drop at will, do not count. Both volumes are many
-slabs deep: with two or three slabs, reading ahead and writing behind are never at work together.
+A TIFF is segmented to a TIFF of labels and one of probabilities, by what `launch.segment` calls for
+a file, once for a small and once for a deep volume, each in a process of its own; and likewise with
+a network that works on a fixed grid, as the published ACSeg does. The peak is of anonymous memory:
+pages of mapped files, which the system may drop at will, do not count. All volumes are many slabs
+deep: with two or three slabs, reading ahead and writing behind are never at work together.
 """
 
 from __future__ import annotations
@@ -21,74 +22,90 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from scipy import ndimage
 
 from benchmarks.harness import RESULTS, Case, Record, append_records, describe, run_cases
-from sxt_jax.inference import predict_slabs
+from sxt_jax.core.devices import make_device_mesh
+from sxt_jax.data.classes import Classes
+from sxt_jax.data.intensity import Intensity
+from sxt_jax.io import open_volume, open_writer
+from sxt_jax.pipelines.segment_volume import Options, Segmenter, probability_path, segment_file
 
 QUESTION = 'streaming_memory'
-REACH = 1  # voxels that `blur` looks to either side
+VOXEL_SIZE_NM = (30.0, 20.0, 20.0)
+GRIDS = {'own grid': None, 'fixed grid': 64}  # sides of the grid the network works on
 
 
-def blur(variables: Any, tiles: jax.Array) -> dict[str, jax.Array]:
-    """Two channels, cheap and with a known answer: the mean over 3³ voxels, and the voxel."""
+def bright(variables: Any, tiles: jax.Array) -> dict[str, jax.Array]:
+    """Cheap, with a known answer: class 1 where the mean over 3³ voxels is above 1/2."""
     mean = tiles
     for axis in (1, 2, 3):
-        mean = (mean + jnp.roll(mean, 1, axis) + jnp.roll(mean, -1, axis)) / 3
-    return {'out': jnp.concatenate([mean, tiles], axis=-1)}
+        longer = jnp.pad(mean, [(int(a == axis),) * 2 for a in range(5)], mode='edge')
+        n = mean.shape[axis]
+        three = [jax.lax.slice_in_dim(longer, i, i + n, axis=axis) for i in range(3)]
+        mean = jnp.mean(jnp.stack(three), axis=0)
+    return {'probs': jnp.concatenate([1 - mean, mean], axis=-1)}
+
+
+def make_segmenter(grid: str, tile: int) -> Segmenter:
+    """What `load_segmenter` would make of a checkpoint."""
+    side = GRIDS[grid]
+    return Segmenter(
+        apply_fn=bright,
+        variables=None,
+        classes=Classes(('background', 'bright'), (0, 1)),
+        intensity=Intensity('unit'),
+        n_channels=1,
+        working_shape=None if side is None else (side,) * 3,
+        tiling={'tile': tile, 'overlap': 4, 'blend': 'cosine', 'batch_size': 1},
+        voxel_size_nm=VOXEL_SIZE_NM,
+        device_mesh=make_device_mesh(),
+    )
 
 
 def make_volume(path: Path, shape: tuple[int, int, int]) -> None:
-    """A .npy file of uint8 noise, written slice by slice."""
+    """A TIFF that grows from dark to bright along z, with noise; written slice by slice."""
     rng = np.random.default_rng(0)
-    volume = np.lib.format.open_memmap(path, mode='w+', dtype=np.uint8, shape=shape)
-    for z in range(shape[0]):
-        volume[z] = rng.integers(0, 256, shape[1:], np.uint8)
+    options: Any = {'shape': shape, 'dtype': np.uint8, 'voxel_size_nm': VOXEL_SIZE_NM}
+    with open_writer(path, **options) as writer:
+        for z in range(shape[0]):
+            gray = 255 * z / (shape[0] - 1) + rng.normal(0, 4, (1, *shape[1:]))
+            writer.write(z, np.clip(np.rint(gray), 0, 255).astype(np.uint8))
 
 
-def predict_file(source: Path, target: Path, *, tile: int) -> Path:
-    """Predict from file to file, holding no more than slabs."""
-    image = np.load(source, mmap_mode='r')
-    slabs = predict_slabs(
-        blur, None, image, tile=tile, overlap=4, margin=REACH, blend='constant', batch_size=1
-    )
-    out = np.lib.format.open_memmap(target, mode='w+', dtype=np.float32, shape=(*image.shape, 2))
-    for slab in slabs:
-        out[slab.z_start : slab.z_stop] = slab.heads['out']
-    return target
+def check_file(target: Path, shape: tuple[int, int, int]) -> None:
+    """Labels and probabilities of some slices all along the volume."""
+    labels, probs = open_volume(target), open_volume(probability_path(target))
+    assert labels.shape == probs.shape == shape
+    assert labels.voxel_size_nm == VOXEL_SIZE_NM
+    for share in (0.02, 0.25, 0.48, 0.52, 0.75, 0.98):
+        z = round(share * (shape[0] - 1))
+        np.testing.assert_array_equal(np.asarray(labels.data[z]), share > 0.5)
+        assert abs(np.mean(probs.data[z][..., 1]) - share) < 0.03
 
 
-def check_file(source: Path, target: Path) -> None:
-    """Compare with SciPy some slices at the end of the volume, where a slab gone wrong shows."""
-    image, out = np.load(source, mmap_mode='r'), np.load(target, mmap_mode='r')
-    last = np.asarray(image[-6:], np.float32)
-    np.testing.assert_allclose(out[-5:, ..., 1], last[1:], atol=1e-3)
-    mean = ndimage.uniform_filter(last, 3)
-    np.testing.assert_allclose(out[-5:-1, 1:-1, 1:-1, 0], mean[1:-1, 1:-1, 1:-1], atol=1e-2)
-
-
-def measure_here(shape: tuple[int, int, int], tile: int, folder: Path) -> Record:
+def measure_here(shape: tuple[int, int, int], tile: int, grid: str, folder: Path) -> Record:
     """The record of one size, measured in this process."""
-    source, target = folder / 'volume.npy', folder / 'prediction.npy'
+    source, target = folder / 'volume.tif', folder / 'labels' / 'volume.tif'
     make_volume(source, shape)
+    segmenter = make_segmenter(grid, tile)
     case = Case(
-        'slab by slab, file to file',
-        run=lambda: predict_file(source, target, tile=tile),
-        check=lambda answer: check_file(source, answer),
+        f'segment_file, {grid}',
+        run=lambda: segment_file(segmenter, source, target, options=Options(probabilities=True)),
+        check=lambda _: check_file(target, shape),
         work=np.prod(shape, dtype=float) / 1e6,
         unit='Mvoxel/s',
         shape=shape,
-        facts={'tile': tile, 'output_bytes': int(np.prod(shape)) * 2 * 4},
+        facts={'tile': tile, 'output_bytes': int(np.prod(shape)) * (1 + 2 * 4)},
     )
     (record,) = run_cases(QUESTION, [case], repeats=1)
     return record
 
 
-def measure_apart(shape: tuple[int, int, int], tile: int) -> Record:
+def measure_apart(shape: tuple[int, int, int], tile: int, grid: str) -> Record:
     """The record of one size, measured in a new process."""
     with tempfile.TemporaryDirectory() as folder:
         command = [sys.executable, '-m', 'benchmarks.streaming_memory', '--folder', folder]
-        command += ['--tile', str(tile), '--shape', *map(str, shape)]
+        command += ['--tile', str(tile), '--grid', grid, '--shape', *map(str, shape)]
         done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
         raise RuntimeError(f'the measuring process failed:\n{done.stderr}')
@@ -96,9 +113,11 @@ def measure_apart(shape: tuple[int, int, int], tile: int) -> Record:
     return record
 
 
-def compare(shapes: list[tuple[int, int, int]], tile: int, *, smoke: bool) -> list[Record]:
+def compare(
+    shapes: list[tuple[int, int, int]], tile: int, grid: str, *, smoke: bool
+) -> list[Record]:
     """Records of all sizes; the first is the baseline of rate and memory."""
-    records = [measure_apart(shape, tile) for shape in shapes]
+    records = [measure_apart(shape, tile, grid) for shape in shapes]
     for record in records:
         record['smoke'] = smoke
         record['ratio'] = record['rate'] / records[0]['rate']
@@ -112,15 +131,17 @@ def main() -> None:
     parser.add_argument('--results', type=Path, default=None, help='folder to append results to')
     parser.add_argument('--folder', type=Path, help='(for the measuring process)')
     parser.add_argument('--shape', type=int, nargs=3, help='(for the measuring process)')
+    parser.add_argument('--grid', choices=GRIDS, help='(for the measuring process)')
     parser.add_argument('--tile', type=int, default=64, help='side of the tiles')
     options = parser.parse_args()
     if options.shape:
-        print(json.dumps(measure_here(tuple(options.shape), options.tile, options.folder)))
+        shape = tuple(options.shape)
+        print(json.dumps(measure_here(shape, options.tile, options.grid, options.folder)))
         return
     shapes, tile = [(512, 256, 256), (2048, 256, 256)], options.tile
     if options.smoke:
         shapes, tile = [(256, 96, 96), (1280, 96, 96)], 32
-    records = compare(shapes, tile, smoke=options.smoke)
+    records = [r for grid in GRIDS for r in compare(shapes, tile, grid, smoke=options.smoke)]
     for record in records:
         print(f'{describe(record)} ({record["facts"]["peak_ratio"]:.3f} × that of the smallest)')
     folder = options.results or (None if options.smoke else RESULTS)

@@ -9,7 +9,7 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 
 VoxelSize = tuple[float, float, float]
-SLAB_BYTES = 64 << 20
+SLAB_BYTES = 2**23  # small enough for the caches, large against the overhead of a call
 
 
 @runtime_checkable

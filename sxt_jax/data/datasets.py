@@ -15,7 +15,7 @@ from sxt_jax.core.volume import ArrayLike, Volume, VoxelSize, slabs
 from sxt_jax.data.classes import IGNORE_INDEX, Classes, count_labels, find_classes
 from sxt_jax.data.intensity import Intensity, NormalisedArray, fit_intensity, measure_affine
 from sxt_jax.io import Pair, open_volume
-from sxt_jax.ops.resample import resize
+from sxt_jax.ops.resample import resize_slabs
 
 _POSITIONS_PER_CLASS = 20_000
 _SHARE_OF_MEMORY = 0.5
@@ -232,8 +232,8 @@ def _resize(
     image: Volume, labels: ArrayLike, shape: tuple[int, int, int]
 ) -> tuple[np.ndarray, np.ndarray, VoxelSize | None]:
     """Image, class indices and voxel size on a grid of another shape."""
-    gray = np.asarray(resize(image.load().data.astype(np.float32), shape, method='linear'))
-    indices = np.asarray(resize(labels[_everything(labels)], shape, method='nearest'))
+    gray = resize_slabs(image.data, shape)
+    indices = resize_slabs(labels, shape, method='nearest')
     if image.voxel_size_nm is None:
         return gray, indices, None
     z, y, x = (s * n / m for s, n, m in zip(image.voxel_size_nm, image.shape, shape, strict=True))

@@ -8,6 +8,7 @@ the published ACSeg, volumes that shrink are not smoothed first unless `antialia
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -15,6 +16,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
+
+_SLAB_BYTES = 2**24  # of the old volume, as float32, at once in `resize_slabs`
 
 
 def resize(
@@ -72,14 +75,41 @@ def resize_rows(
     sides = volume.shape[:3]
     rows = np.arange(z_start, z_stop)
     if method == 'nearest':
-        index = [_nearest(n, m) for n, m in zip(sides, shape, strict=True)]
-        return _take(volume, index[0][rows], index[1], index[2])
+        z, y, x = (_nearest(n, m) for n, m in zip(sides, shape, strict=True))
+        size = min(sides[0], int(np.ceil((len(rows) - 1) * sides[0] / shape[0])) + 1)
+        start = min(int(z[rows[0]]), sides[0] - size)
+        return _take(_slice(volume, start, size), z[rows] - start, y, x)
     start, matrix = _band(sides[0], shape[0], rows, antialias)
     part = _slice(volume, start, matrix.shape[1])
     y, x = (
         _matrix(n, m, np.arange(m), antialias) for n, m in zip(sides[1:], shape[1:], strict=True)
     )
     return _interpolate(part, matrix, y, x)
+
+
+def resize_slabs(volume: Any, shape: Sequence[int], *, method: str = 'linear') -> np.ndarray:
+    """`resize` in host memory, slab by slab: of a lazily read volume only slabs are ever held.
+
+    Args:
+      volume: [z, y, x] or [z, y, x, c], in memory or lazily read.
+      shape: (z, y, x) wanted.
+      method: as of `resize`.
+
+    Returns:
+      [*shape] or [*shape, c].
+
+    Raises:
+      ValueError: as `resize`.
+    """
+    _check(volume, shape, method, False)
+    dtype = np.float32 if method == 'linear' else volume.dtype
+    result = np.empty((*shape, *volume.shape[3:]), dtype)
+    row_bytes = 4 * math.prod(volume.shape[1:]) * max(1.0, volume.shape[0] / shape[0])
+    depth = int(np.clip(_SLAB_BYTES / row_bytes, 1, shape[0]))
+    for z in range(0, shape[0], depth):
+        stop = min(z + depth, shape[0])
+        result[z:stop] = resize_rows(volume, shape, z, stop, method=method)
+    return result
 
 
 def _check(volume: Any, shape: Sequence[int], method: str, antialias: bool) -> None:

@@ -14,11 +14,10 @@ import numpy as np
 
 from sxt_jax import io
 from sxt_jax.core.errors import InputError
-from sxt_jax.core.volume import Volume, VoxelSize
+from sxt_jax.core.volume import Volume, VoxelSize, slabs
 
 Severity = Literal['error', 'warning']
 Role = Literal['image', 'labels']
-_SLAB_BYTES = 2**25
 _SIZE_TOLERANCE = 1e-3  # relative; headers round voxel sizes to about four digits
 _ANISOTROPY = 1.01
 _SHOWN_LABELS = 6
@@ -243,10 +242,7 @@ def _scan(volume: Volume, *, count: bool) -> dict[str, Any]:
     """Extremes, NaNs, infinities and, of integers, the voxels of each value: slab by slab."""
     low, high, n_nan, n_inf = np.inf, -np.inf, 0, 0
     counts: dict[int, int] | None = {} if count else None
-    n_bytes = int(np.prod(volume.data.shape[1:])) * volume.dtype.itemsize
-    step = max(1, _SLAB_BYTES // max(1, n_bytes))
-    for start in range(0, volume.shape[0], step):
-        slab = volume.data[start : start + step]
+    for slab in slabs(volume.data):
         if slab.dtype.kind == 'f':
             n_nan += int(np.isnan(slab).sum())
             n_inf += int(np.isinf(slab).sum())

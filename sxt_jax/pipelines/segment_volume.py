@@ -41,7 +41,7 @@ from sxt_jax.io import (
 )
 from sxt_jax.io.pairing import label_stem
 from sxt_jax.models import build_model
-from sxt_jax.ops.resample import resize, resize_rows
+from sxt_jax.ops.resample import resize_rows, resize_slabs
 from sxt_jax.training.checkpoint import best_checkpoint
 from sxt_jax.training.loop import SCORE
 
@@ -266,9 +266,7 @@ def _predict(
 def _on_working_grid(segmenter: Segmenter, image: Volume, name: str) -> np.ndarray:
     measure_affine(Intensity(), image.data, name=name)  # NaNs must not spread by resizing
     assert segmenter.working_shape is not None
-    gray = np.asarray(
-        resize(image.load().data.astype(np.float32), segmenter.working_shape, method='linear')
-    )
+    gray = resize_slabs(image.data, segmenter.working_shape)
     return measure_affine(segmenter.intensity, gray, name=name).apply(gray)
 
 

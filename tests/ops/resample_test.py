@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 import skimage.transform
 
-from sxt_jax.ops.resample import resize, resize_rows
+from sxt_jax.ops import resample
+from sxt_jax.ops.resample import resize, resize_rows, resize_slabs
 
 SHAPES = [((7, 9, 8), (13, 5, 8)), ((12, 5, 6), (4, 11, 13)), ((1, 4, 5), (3, 1, 2))]
 
@@ -58,6 +59,26 @@ def test_slabs_are_the_rows_of_the_whole(old, new, method, on_device):
             for z in range(0, new[0], depth)
         ]
         np.testing.assert_allclose(np.concatenate(slabs), whole, atol=1e-6)
+
+
+@pytest.mark.parametrize(('old', 'new'), [((40, 4, 5), (23, 6, 4)), ((9, 4, 5), (30, 3, 7))])
+@pytest.mark.parametrize('method', ['linear', 'nearest'])
+def test_lazily_read_volumes_are_read_slab_by_slab(old, new, method, monkeypatch):
+    monkeypatch.setattr(resample, '_SLAB_BYTES', 4 * 4 * 5 * 12)
+    volume = _volume(old)
+    read = []
+
+    class Lazy:
+        shape, dtype = volume.shape, volume.dtype
+
+        def __getitem__(self, rows):
+            read.append(len(volume[rows]))
+            return volume[rows]
+
+    found = resize_slabs(Lazy(), new, method=method)
+    np.testing.assert_allclose(found, resize(volume, new, method=method), atol=1e-6)
+    assert max(read) <= 15
+    assert len(read) > 2
 
 
 @pytest.mark.parametrize('antialias', [False, True])
