@@ -131,11 +131,13 @@ def run(name: str, data: Path, output: Path, *, overrides: dict[str, Any]) -> li
     training_s = time.monotonic() - begun
     plot_curves(output / 'run', output / 'curves.png')
     begun = time.monotonic()
-    (case,) = predict_with_checkpoint(
+    (case,), classes = predict_with_checkpoint(
         output / 'run', output / 'test' / 'labels', output / 'test' / 'images', output / 'result'
     )
     segmenting_s = time.monotonic() - begun
-    result = evaluate_volumes([case], options=Options(baselines=('otsu', 'adaptive')))
+    result = evaluate_volumes(
+        [case], options=Options(baselines=('otsu', 'adaptive'), classes=classes)
+    )
     logging.info('%s\n%s', name, report(result))
     save_evaluation(result, output / 'evaluation')
     assert case.image is not None

@@ -29,7 +29,8 @@ _OUTPUT = flags.DEFINE_string('output', None, 'Folder for tables, figure and pre
 _CLASSES = flags.DEFINE_string('classes', None, "Names of labels: 'cytoplasm=1,beads=2'.")
 _IGNORE_LABEL = flags.DEFINE_integer('ignore_label', None, 'True label of voxels left out.')
 _VOXEL_SIZE = flags.DEFINE_list('voxel_size_nm', None, "z,y,x instead of the files' own.")
-_DATASET = flags.DEFINE_string('dataset', None, 'Data set inside HDF5 or OME-Zarr images.')
+_DATASET = flags.DEFINE_string('dataset', None, 'Data set of images in HDF5 or OME-Zarr.')
+_LABEL_DATASET = flags.DEFINE_string('label_dataset', None, 'Data set of true labels, likewise.')
 
 
 def main(argv: Sequence[str]) -> None:
@@ -47,8 +48,8 @@ def main(argv: Sequence[str]) -> None:
         baselines=tuple(_BASELINES.value),
         foreground=_FOREGROUND.value,
         ignore_label=_IGNORE_LABEL.value,
-        dataset=_DATASET.value,
     )
+    datasets = {'dataset': _DATASET.value, 'label_dataset': _LABEL_DATASET.value}
     if _CLASSES.value:
         classes = parse_classes(_CLASSES.value, ignore_value=_IGNORE_LABEL.value)
         options = dataclasses.replace(options, classes=classes)
@@ -58,12 +59,13 @@ def main(argv: Sequence[str]) -> None:
         if not _OUTPUT.value:
             raise InputError('command line', 'no --output', 'a folder for the predictions')
         log_devices()
-        cases = evaluation.predict_with_checkpoint(
-            _CHECKPOINT.value, _TRUTH.value, _IMAGE.value, _OUTPUT.value, dataset=_DATASET.value
+        cases, known = evaluation.predict_with_checkpoint(
+            _CHECKPOINT.value, _TRUTH.value, _IMAGE.value, _OUTPUT.value, **datasets
         )
+        options = dataclasses.replace(options, classes=options.classes or known)
     else:
         cases = evaluation.find_cases(
-            _TRUTH.value, prediction=_PREDICTION.value, image=_IMAGE.value
+            _TRUTH.value, prediction=_PREDICTION.value, image=_IMAGE.value, **datasets
         )
     result = evaluation.evaluate_volumes(cases, options=options)
     print(report(result))

@@ -13,7 +13,7 @@ from tqdm import tqdm
 from sxt_jax.core.errors import InputError
 from sxt_jax.core.volume import Volume, VoxelSize
 from sxt_jax.data.classes import IGNORE_INDEX, Classes, count_labels, find_classes
-from sxt_jax.io import find_pairs, open_volume, pair
+from sxt_jax.io import find_pairs, open_volume, pair, split_dataset
 from sxt_jax.measure import volume_and_surface
 from sxt_jax.metrics import confusion, paired_t_test, scores
 from sxt_jax.pipelines import thresholding
@@ -66,7 +66,6 @@ class Options:
       classes: the class list; None: the labels that occur in the truth or that a file names.
       ignore_label: true label of voxels to leave out.
       voxel_size_nm: (z, y, x), instead of what the files say.
-      dataset: name of the data set in HDF5 and OME-Zarr images.
     """
 
     baselines: Sequence[str] = ()
@@ -74,7 +73,6 @@ class Options:
     classes: Classes | None = None
     ignore_label: int | None = None
     voxel_size_nm: VoxelSize | None = None
-    dataset: str | None = None
 
 
 def evaluate_volumes(cases: Sequence[Case], *, options: Options | None = None) -> Evaluation:
@@ -111,21 +109,34 @@ def evaluate_volumes(cases: Sequence[Case], *, options: Options | None = None) -
 
 
 def find_cases(
-    truth: str | Path, *, prediction: str | Path | None = None, image: str | Path | None = None
+    truth: str | Path,
+    *,
+    prediction: str | Path | None = None,
+    image: str | Path | None = None,
+    dataset: str | None = None,
+    label_dataset: str | None = None,
 ) -> list[Case]:
     """Cases of single files, or of folders whose files are paired by name (`io.pair`).
 
     Without predictions, images are needed: in a folder of their own or beside the truth. Files
     of probabilities beside predictions are passed over.
 
+    Args:
+      truth: file or folder of true labels.
+      prediction: file or folder of predicted labels.
+      image: file or folder of tomograms.
+      dataset: of the images, in HDF5 files and OME-Zarr.
+      label_dataset: of the truth, likewise.
+
     Raises:
       InputError: a file or a partner is missing.
     """
+    datasets = {'dataset': dataset, 'label_dataset': label_dataset}
     if prediction is None:
-        found = pair(image, truth) if image else pair(truth)
+        found = pair(image, truth, **datasets) if image else pair(truth, **datasets)
         return [Case(p.name, p.labels, image=p.image) for p in found]
-    images = {p.labels: p.image for p in pair(image, truth)} if image else {}
-    pairs, unpaired = find_pairs(prediction, truth)
+    images = {p.labels: p.image for p in pair(image, truth, **datasets)} if image else {}
+    pairs, unpaired = find_pairs(prediction, truth, label_dataset=label_dataset)
     for lone in unpaired:
         if PROBABILITIES_MARK not in lone.file.name:
             raise InputError(lone.file, 'has no partner', lone.looked_for)
@@ -139,35 +150,37 @@ def predict_with_checkpoint(
     output: str | Path,
     *,
     dataset: str | None = None,
-) -> list[Case]:
-    """Segment the images that have a truth, and return the cases with these predictions.
+    label_dataset: str | None = None,
+) -> tuple[list[Case], Classes]:
+    """Segment the images that have a truth: the cases with these predictions, and the classes.
 
     Args:
       checkpoint: workdir of a training run, or a folder of one checkpoint.
       truth: file or folder of true labels; if `image` is None, a folder of images with labels.
       image: file or folder of tomograms, paired with the truth by name.
       output: folder for the predictions, none of the inputs'.
-      dataset: name of the data set in HDF5 and OME-Zarr images.
+      dataset: of the images, in HDF5 files and OME-Zarr.
+      label_dataset: of the truth, likewise.
 
     Raises:
       InputError: no usable checkpoint, no pairs, a tomogram that cannot be segmented, or a
         prediction would replace an image or a truth.
     """
     # Here, not above: scoring files that exist needs no network.
-    from sxt_jax.pipelines.segment_volume import Options as SegmentOptions
     from sxt_jax.pipelines.segment_volume import label_path, load_segmenter, segment_file
 
-    pairs = pair(image, truth) if image else pair(truth)
-    inputs = {path.resolve().parent for files in pairs for path in (files.image, files.labels)}
-    if Path(output).resolve() in inputs:
+    cases = find_cases(truth, image=image, dataset=dataset, label_dataset=label_dataset)
+    inputs = [path for case in cases for path in (case.image, case.truth) if path]
+    if Path(output).resolve() in {split_dataset(p)[0].resolve().parent for p in inputs}:
         raise InputError(output, 'a folder of the inputs', 'another folder for the predictions')
     segmenter = load_segmenter(checkpoint)
-    cases = []
-    for files in tqdm(pairs, unit='volume', desc='segmenting', disable=len(pairs) < 2):
-        target = label_path(files.image, Path(output))
-        segment_file(segmenter, files.image, target, options=SegmentOptions(dataset=dataset))
-        cases.append(Case(files.name, files.labels, target, files.image))
-    return cases
+    predicted = []
+    for case in tqdm(cases, unit='volume', desc='segmenting', disable=len(cases) < 2):
+        assert case.image is not None
+        target = label_path(case.image, Path(output))
+        segment_file(segmenter, case.image, target)
+        predicted.append(dataclasses.replace(case, prediction=target))
+    return predicted, segmenter.classes
 
 
 def _check_cases(cases: Sequence[Case], options: Options) -> None:
@@ -184,14 +197,15 @@ def _check_cases(cases: Sequence[Case], options: Options) -> None:
 
 
 def _detect_classes(cases: Sequence[Case], ignore_label: int | None) -> Classes:
-    """Every label of the truth, and every label that a truth or prediction file names."""
+    """Every label that occurs in a truth or a prediction, or that one of their files names."""
     counts: list[Mapping[int, int]] = []
     names: dict[int, str] = {}
     for case in cases:
-        truth = open_volume(case.truth)
-        counts.append(count_labels(truth.data, name=str(case.truth)))
-        found = open_volume(case.prediction).class_names if case.prediction else None
-        names = {**names, **(found or {}), **(truth.class_names or {})}
+        for path in (case.prediction, case.truth):
+            if path is not None:
+                labels = open_volume(path)
+                counts.append(count_labels(labels.data, name=str(path)))
+                names.update(labels.class_names or {})
     counts.append(dict.fromkeys(names, 0))
     return find_classes(counts, value_names=names, ignore_value=ignore_label)
 
@@ -247,7 +261,7 @@ def _segmentations(
         if options.baselines and two is FOREGROUND:
             yield 'prediction', np.sign(prediction), FOREGROUND
     if options.baselines:
-        image = open_volume(case.image, dataset=options.dataset).load()  # type: ignore[arg-type]
+        image = open_volume(case.image).load()  # type: ignore[arg-type]
         for method in options.baselines:
             threshold = thresholding.METHODS[method]
             mask = threshold(image.data, foreground=options.foreground, name=str(case.image))

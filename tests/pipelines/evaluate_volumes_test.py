@@ -1,13 +1,16 @@
 """Evaluation of files: numbers, notes, refusals, and the script as users start it."""
 
 import csv
+import dataclasses
 import json
 import os
 import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from types import SimpleNamespace
 
+import h5py
 import numpy as np
 import pytest
 
@@ -189,8 +192,6 @@ def bad_case(folder: Path, kind: str) -> tuple[Case, Options]:
     options = Options()
     if kind == 'other shape':
         predicted = write(folder / 'x' / 'c0.tif', labels[1:])
-    elif kind == 'unknown label values':
-        predicted = write(folder / 'x' / 'c0.tif', labels * 7)
     elif kind == 'unlisted label values':
         options = Options(classes=Classes(('background', 'cytoplasm'), (0, 1)))
     elif kind == 'empty no voxel':
@@ -215,7 +216,6 @@ def bad_case(folder: Path, kind: str) -> tuple[Case, Options]:
     'kind',
     [
         'other shape',
-        'unknown label values',
         'unlisted label values',
         'empty no voxel',
         'fractions whole',
@@ -230,6 +230,32 @@ def test_refuses(folder: Path, kind: str) -> None:
     case, options = bad_case(folder, kind)
     with pytest.raises(InputError, match=kind.partition(' ')[2]):
         evaluate_volumes([case], options=options)
+
+
+def test_a_class_that_is_nowhere_true_is_scored_where_it_is_found(folder: Path) -> None:
+    """Whatever the format: TIFF names classes, MRC does not."""
+    prediction = ball(8).astype(np.uint8)
+    prediction[0, 0, :3] = 7
+    for name in ('c0.tif', 'c0.mrc'):
+        path = write(folder / 'x' / name, prediction)
+        case = Case('c0', folder / 'truth' / 'c0.labels.tif', path)
+        result = evaluate_volumes([case])
+        assert column(result.scores, 'recall', of='class 7') == pytest.approx([np.nan], nan_ok=True)
+        assert column(result.scores, 'precision', of='class 7') == [0]
+
+
+def test_truths_and_images_in_named_data_sets(folder: Path) -> None:
+    with h5py.File(folder / 'c0.h5', 'w') as file:
+        file['t0/channel0'] = read_volume(folder / 'images' / 'c0.mrc').data
+        file['t0/truth'] = read_volume(folder / 'truth' / 'c0.labels.tif').data
+    path, datasets = folder / 'c0.h5', {'dataset': 't0/channel0', 'label_dataset': 't0/truth'}
+    predicted = folder / 'predicted' / 'c0.tif'
+    (case,) = find_cases(path, image=path, prediction=predicted, **datasets)
+    (same,) = find_cases(path, **datasets)
+    assert dataclasses.replace(case, prediction=None) == same
+    result = evaluate_volumes([case], options=Options(baselines=('otsu',)))
+    plain = evaluate_volumes([Case('c0', folder / 'truth' / 'c0.labels.tif', predicted)])
+    assert column(result.scores, 'dice', of='class 1') == column(plain.scores, 'dice')
 
 
 def test_refuses_a_missing_partner(folder: Path) -> None:
@@ -253,17 +279,21 @@ def test_predicts_with_a_checkpoint_only_what_has_a_truth(
 ) -> None:
     """The network is replaced by a threshold; segmenting itself has tests of its own."""
 
-    def threshold(segmenter: str, source: Path, target: Path, *, options) -> None:
-        assert (segmenter, options.dataset) == ('W', 'raw')
+    classes = Classes(('background', 'cytoplasm', 'nucleus'), (0, 1, 2))
+    segmenter = SimpleNamespace(classes=classes)
+
+    def threshold(given: SimpleNamespace, source: Path, target: Path) -> None:
+        assert given is segmenter
         image = read_volume(source)
         write_volume(target, image.with_data((image.data > 0.2).astype(np.uint8)))
 
-    monkeypatch.setattr(segment_volume, 'load_segmenter', str)
+    monkeypatch.setattr(segment_volume, 'load_segmenter', lambda _: segmenter)
     monkeypatch.setattr(segment_volume, 'segment_file', threshold)
     folders = folder / 'truth', folder / 'images', folder / 'out'
-    cases = predict_with_checkpoint('W', *folders, dataset='raw')
+    cases, known = predict_with_checkpoint('W', *folders)
+    assert known is classes
     assert [case.prediction for case in cases] == [folder / 'out' / f'c{i}.mrc' for i in range(3)]
-    result = evaluate_volumes(cases)
+    result = evaluate_volumes(cases, options=Options(classes=known))
     found = np.array(column(result.scores, 'recall'))
     assert (found > 0.99).all()
     for inputs in folders[:2]:
