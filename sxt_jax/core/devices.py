@@ -8,8 +8,10 @@ accelerator, so splitting parameters would cost communication and save nothing.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import jax
+import jax.numpy as jnp
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from sxt_jax.core.errors import InputError
@@ -38,6 +40,20 @@ def split_batch(device_mesh: Mesh) -> NamedSharding:
 def is_accelerated() -> bool:
     """Whether computations run on something faster than the CPU."""
     return jax.default_backend() != 'cpu'
+
+
+def compute_dtype(name: str) -> Any:
+    """The type that networks compute in: 'float32', 'bfloat16', or 'auto' for the latter where an
+    accelerator is.
+
+    Raises:
+      InputError: another name.
+    """
+    kinds = {'float32': jnp.float32, 'bfloat16': jnp.bfloat16}
+    kinds['auto'] = jnp.bfloat16 if is_accelerated() else jnp.float32
+    if name not in kinds:
+        raise InputError('compute_dtype', repr(name), f'one of {sorted(kinds)}')
+    return kinds[name]
 
 
 def describe_devices() -> str:

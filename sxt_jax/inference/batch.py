@@ -50,18 +50,39 @@ def _free_bytes(device_mesh: Mesh) -> int | None:
 
 
 def find_batch_size(
-    network: Any, variables: Any, *, tile: Sequence[int], n_channels: int, device_mesh: Mesh
+    network: Any,
+    variables: Any,
+    *,
+    tile: Sequence[int],
+    n_channels: int,
+    device_mesh: Mesh,
+    n_tiles: int | None = None,
+    reserved_bytes: int = 0,
 ) -> int:
     """Tiles per batch over all devices.
 
-    Where the devices tell their memory: enough to keep them busy, halved until the compiler's plan
+    Where the devices tell their memory: enough to keep them busy, but no more than there are (to
+    the next power of two, so that volumes share few compilations), halved until the compiler's plan
     fits. Where not (CPU): one tile per device.
+
+    Args:
+      network: from `compile_network`.
+      variables: its first argument.
+      tile: shape (z, y, x) of a tile.
+      n_channels: of a tile.
+      device_mesh: the devices.
+      n_tiles: how many there are in all; None: very many.
+      reserved_bytes: of each device's memory, what else will be needed.
     """
     per_device = 1
     free = _free_bytes(device_mesh)
     if free is not None:
+        free = max(0, free - reserved_bytes)
         voxels = tile[0] * tile[1] * tile[2]
         per_device = 1 << max(0, (BUSY_VOXELS // voxels).bit_length() - 1)
+        if n_tiles is not None:
+            share = -(-n_tiles // device_mesh.size)
+            per_device = min(per_device, 1 << (share - 1).bit_length())
         while per_device > 1:
             shape = (per_device * device_mesh.size, *tile, n_channels)
             tiles = jax.ShapeDtypeStruct(shape, 'float32', sharding=split_batch(device_mesh))

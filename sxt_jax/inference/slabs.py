@@ -48,6 +48,11 @@ class SlabPlan:
         """No slab completes more slices than this, but for the last."""
         return self.rows * self.grid.largest_step[0]
 
+    def n_bytes(self, n_channels: int) -> int:
+        """Of a slab of float32."""
+        z, y, x = self.shape
+        return 4 * z * y * x * n_channels
+
     @property
     def n_slabs(self) -> int:
         return -(-len(self.grid.starts[0]) // self.rows)

@@ -200,11 +200,17 @@ def _run(
             start += step
 
 
-def _to_host(results: Iterator[tuple[int, int, Heads]], shape: tuple[int, ...]) -> Iterator[Slab]:
-    _, y, x = shape
-    for start, stop, heads in results:
-        on_host = {name: np.asarray(h)[: stop - start, :y, :x] for name, h in heads.items()}
-        yield Slab(start, stop, on_host)
+def _to_host(results: Iterator[tuple[int, int, Heads]], plan: SlabPlan) -> Iterator[Slab]:
+    _, y, x = plan.grid.shape
+    try:
+        for start, stop, heads in results:
+            on_host = {name: np.asarray(h)[: stop - start, :y, :x] for name, h in heads.items()}
+            yield Slab(start, stop, on_host)
+    except jax.errors.JaxRuntimeError as error:
+        if not is_out_of_memory(error):
+            raise
+        found = f'a slab of {plan.shape} voxels with its results does not fit the device memory'
+        raise InputError('image', found, 'tiles of fewer slices, or a part of the image') from error
 
 
 def predict_slabs(
@@ -267,13 +273,19 @@ def predict_slabs(
     network = compile_network(apply_fn, device_mesh)
     if batch_size is None:
         batch_size = find_batch_size(
-            network, variables, tile=tile, n_channels=n_channels, device_mesh=device_mesh
+            network,
+            variables,
+            tile=tile,
+            n_channels=n_channels,
+            device_mesh=device_mesh,
+            n_tiles=grid.n_tiles,
+            reserved_bytes=2 * make_plan(grid, 1).n_bytes(n_channels + sum(channels.values()) + 1),
         )
     batch_size = -(-batch_size // device_mesh.size) * device_mesh.size
     windows = grid_windows(grid, blend=blend, margin=margin)
     plan = make_plan(grid, batch_size)
     job = _Job(network, variables, plan, windows, blend, device_mesh, finish)
-    return _to_host(work_ahead(_run(job, image, channels, batch_size)), grid.shape)
+    return _to_host(work_ahead(_run(job, image, channels, batch_size)), job.plan)
 
 
 def predict_volume(

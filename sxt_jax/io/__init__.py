@@ -12,7 +12,7 @@ from sxt_jax.io.files import (
     with_dataset,
     write_volume,
 )
-from sxt_jax.io.pairing import Pair, Unpaired, find_pairs, pair, shared_voxel_size
+from sxt_jax.io.pairing import Pair, Unpaired, find_pairs, pair, without_labels
 from sxt_jax.io.tables import write_json, write_table
 from sxt_jax.io.writer import VolumeWriter
 
@@ -29,9 +29,9 @@ __all__ = [
     'open_writer',
     'pair',
     'read_volume',
-    'shared_voxel_size',
     'split_dataset',
     'with_dataset',
+    'without_labels',
     'write_json',
     'write_table',
     'write_volume',

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from sxt_jax.core.errors import InputError
-from sxt_jax.core.volume import Volume, VoxelSize
 from sxt_jax.io import hdf5, zarr
 from sxt_jax.io.files import is_volume, split_dataset, with_dataset
 from sxt_jax.io.tiff import natural_order
@@ -139,6 +138,12 @@ def label_stem(path: Path) -> str | None:
     return None
 
 
+def without_labels(files: Sequence[Path]) -> list[Path]:
+    """The files but for labels that lie beside their images."""
+    images = {_stem(path) for path in files if label_stem(path) is None}
+    return [path for path in files if label_stem(path) not in images]
+
+
 def _by_stem(files: Iterable[tuple[str, Path]]) -> dict[str, Path]:
     result: dict[str, Path] = {}
     for stem, path in files:
@@ -207,8 +212,3 @@ def _own_labels(
         if label in names:
             return path, with_dataset(path, label)
     return None
-
-
-def shared_voxel_size(image: Volume, labels: Volume) -> VoxelSize | None:
-    """The voxel size of a pair: the image's, or the labels' where only they tell one."""
-    return image.voxel_size_nm or labels.voxel_size_nm

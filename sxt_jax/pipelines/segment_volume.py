@@ -15,7 +15,7 @@ from absl import logging
 from jax.sharding import Mesh
 from tqdm import tqdm
 
-from sxt_jax.core.devices import is_accelerated, make_device_mesh
+from sxt_jax.core.devices import compute_dtype, make_device_mesh
 from sxt_jax.core.errors import InputError
 from sxt_jax.core.volume import Volume
 from sxt_jax.data.classes import Classes
@@ -37,9 +37,9 @@ from sxt_jax.io import (
     open_volume,
     open_writer,
     split_dataset,
+    without_labels,
     write_volume,
 )
-from sxt_jax.io.pairing import label_stem
 from sxt_jax.models import build_model
 from sxt_jax.ops.resample import resize_rows, resize_slabs
 from sxt_jax.training.checkpoint import best_checkpoint
@@ -133,6 +133,11 @@ def segment_files(
     output = Path(output)
     if output.resolve() in {split_dataset(path)[0].resolve().parent for path in sources}:
         raise InputError(output, 'the folder of the inputs', 'another folder for the results')
+    taken: dict[Path, Path] = {}
+    for path in sources:
+        other = taken.setdefault(label_path(path, output), path)
+        if other != path:
+            raise InputError(path, f'its labels would replace those of {other}', 'other names')
     segmenter = load_segmenter(checkpoint, mirror=options.mirror)
     outcomes = []
     for path in tqdm(sources, unit='file', desc='segmenting', disable=len(sources) < 2):
@@ -156,7 +161,7 @@ def load_segmenter(checkpoint: str | Path, *, mirror: str = '') -> Segmenter:
     found = best_checkpoint(checkpoint, metric=SCORE)
     facts = found.description
     logging.info('Using %s', found.path)
-    dtype = jnp.bfloat16 if is_accelerated() else jnp.float32
+    dtype = compute_dtype(facts['config']['compute_dtype'])
     model = build_model({**facts['model'], 'dtype': dtype})
     if model.head_activations.get('logits') != 'softmax':
         raise InputError(found.path, f'a network {facts["model"]["name"]}', 'one that segments')
@@ -185,9 +190,7 @@ def find_sources(source: str | Path) -> list[Path]:
     Raises:
       InputError: there is none.
     """
-    found = list_volumes(source)
-    stems = {path.stem for path in found}
-    return [path for path in found if label_stem(path) not in stems]
+    return without_labels(list_volumes(source))
 
 
 def label_path(source: Path, output: Path) -> Path:

@@ -14,7 +14,6 @@ from typing import Any
 import flax
 import flax.linen as nn
 import jax
-import jax.numpy as jnp
 import numpy as np
 import optax
 from absl import logging
@@ -23,7 +22,7 @@ from tqdm import tqdm
 
 import sxt_jax
 from sxt_jax.core.atomic import write_text
-from sxt_jax.core.devices import is_accelerated, make_device_mesh
+from sxt_jax.core.devices import compute_dtype, make_device_mesh
 from sxt_jax.core.errors import InputError
 from sxt_jax.core.volume import Volume
 from sxt_jax.data.augment import Augmentation
@@ -175,7 +174,9 @@ def build_network(config: Any, *, n_classes: int) -> nn.Module:
     fields = dict(config.model)
     if not fields:
         raise InputError('config.model', 'no network', 'a config that names one')
-    return build_model({**fields, 'n_labels': n_classes, 'dtype': _compute_dtype(config)})
+    return build_model(
+        {**fields, 'n_labels': n_classes, 'dtype': compute_dtype(config.compute_dtype)}
+    )
 
 
 def describe_run(
@@ -312,14 +313,6 @@ def _checked_pairs(
         logging.warning('%s', problem)
     report.raise_if_errors()
     return pair(images, labels or None, **datasets)
-
-
-def _compute_dtype(config: Any) -> Any:
-    kinds = {'float32': jnp.float32, 'bfloat16': jnp.bfloat16}
-    kinds['auto'] = jnp.bfloat16 if is_accelerated() else jnp.float32
-    if config.compute_dtype not in kinds:
-        raise InputError('config.compute_dtype', repr(config.compute_dtype), f'{sorted(kinds)}')
-    return kinds[config.compute_dtype]
 
 
 def _class_weights(config: Any, data: TrainingData) -> list[float] | None:

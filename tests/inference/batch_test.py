@@ -105,6 +105,18 @@ def test_known_memory_decides(monkeypatch, free, expected):
     assert n == expected
 
 
+@pytest.mark.parametrize(('n_tiles', 'expected'), [(1, 1), (27, 32), (32, 32), (1000, 64)])
+def test_a_batch_is_no_larger_than_what_there_is_to_do(monkeypatch, n_tiles, expected):
+    monkeypatch.setattr(batch, '_free_bytes', lambda device_mesh: 2**40)
+    device_mesh = make_device_mesh(jax.devices()[:1])
+    network = batch.compile_network(widens, device_mesh)
+    options = {'tile': (32, 32, 64), 'n_channels': 1, 'device_mesh': device_mesh}
+    found = batch.find_batch_size(network, jnp.ones((1, 4)), n_tiles=n_tiles, **options)
+    assert found == expected
+    none_left = batch.find_batch_size(network, jnp.ones((1, 4)), reserved_bytes=2**41, **options)
+    assert none_left == 1
+
+
 def test_a_batch_the_compiler_refuses_is_not_taken(monkeypatch):
     monkeypatch.setattr(batch, '_free_bytes', lambda device_mesh: 2**40)
     device_mesh = make_device_mesh(jax.devices()[:1])

@@ -143,13 +143,6 @@ def test_folders_of_stacks_or_of_unlike_images_are_no_volume(tmp_path):
     assert [p.name for p in io.list_volumes(tmp_path)] == ['a.tif', 'b.tif']
 
 
-def test_shared_voxel_size():
-    known, unknown = Volume(ramp(), (1, 2, 3)), Volume(ramp())
-    assert io.shared_voxel_size(known, Volume(ramp(), (9, 9, 9))) == (1, 2, 3)
-    assert io.shared_voxel_size(unknown, known) == (1, 2, 3)
-    assert io.shared_voxel_size(unknown, unknown) is None
-
-
 def test_data_sets_of_other_names_are_paired_when_named(tmp_path):
     import h5py
 
@@ -172,3 +165,12 @@ def test_a_data_set_in_the_path_stays_and_other_formats_have_none(tmp_path):
     image, labels = f'{tmp_path}/labels/a.h5::p', f'{tmp_path}/labels/a.h5::q'
     (pair,) = io.pair(image, labels, dataset='x', label_dataset='y')
     assert (str(pair.image), str(pair.labels)) == (image, labels)
+
+
+def test_labels_beside_their_images_are_told_from_images(tmp_path):
+    from sxt_jax.io import list_volumes, without_labels
+
+    touch(tmp_path, 'a.tif', 'a.labels.tif', 'b.ome.tif', 'b.labels.ome.tif', 'c.labels.tif')
+    touch(tmp_path, 'd.rec', 'd.labels', 'e.labels')
+    found = [p.name for p in without_labels(list_volumes(tmp_path))]
+    assert found == ['a.tif', 'b.ome.tif', 'c.labels.tif', 'd.rec', 'e.labels']
