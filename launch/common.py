@@ -6,7 +6,9 @@ import logging as python_logging
 import os
 import re
 import resource
+import signal
 import sys
+import traceback
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -25,8 +27,13 @@ EXIT_BAD_INPUT = InputError.exit_status
 EXIT_INTERRUPTED = 130
 
 
-def run_main(main: Callable[[Sequence[str]], int | None]) -> None:
+def run_main(
+    main: Callable[[Sequence[str]], int | None], *, default_config: str | None = None
+) -> None:
     """Run `main(argv)` with parsed flags; its return value is the exit status (None: 0).
+
+    Scripts with a config that need not be given name the file here: as the default of the flag it
+    would be read before errors can be told.
 
     `InputError` and misspelt flags become one line on stderr and status 2, an interruption (also
     of a training run, which saves first) one line and status 130; with `--debug` the traceback is
@@ -34,18 +41,28 @@ def run_main(main: Callable[[Sequence[str]], int | None]) -> None:
     """
 
     def guarded(argv: Sequence[str]) -> None:
+        signal.signal(signal.SIGTERM, _terminate)
         try:
             if len(argv) > 1:
                 raise InputError('command line', f'stray argument {argv[1]!r}', '--flag=value')
             _set_up()
             sys.exit(main(argv))
-        except (InputError, KeyboardInterrupt) as error:
+        except (InputError, KeyboardInterrupt, OSError) as error:
             if _DEBUG.value:
-                raise
+                traceback.print_exc()
+            if isinstance(error, OSError):
+                error = InputError(error.filename or 'system', str(error.strerror or error))
             print(f'error: {error}' if str(error) else 'interrupted', file=sys.stderr)
             sys.exit(getattr(error, 'exit_status', EXIT_INTERRUPTED))
 
+    if default_config and not any(re.match(r'--?config(=|$)', arg) for arg in sys.argv):
+        sys.argv.insert(1, f'--config={default_config}')
     app.run(guarded, flags_parser=_parse_flags)
+
+
+def _terminate(number: int, frame: Any) -> None:
+    """What a scheduler asks for ends like Ctrl-C: what is half-written is removed."""
+    raise KeyboardInterrupt
 
 
 def _parse_flags(argv: list[str]) -> list[str]:
@@ -55,10 +72,12 @@ def _parse_flags(argv: list[str]) -> list[str]:
         if 'config' in flags.FLAGS:
             getattr(flags.FLAGS['config'].value, 'seed', None)  # tells of a file that is not there
         return rest
+    except SystemExit:  # --help, which absl ends with status 1
+        sys.exit(0)
     except (flags.Error, AttributeError, KeyError, TypeError, ValueError, OSError) as error:
         if '--debug' in argv:
             raise
-        message = ' '.join(str(error.args[0] if error.args else error).split())
+        message = ' '.join(str(error).split())
         # Of what went wrong with a config file, ml_collections tells more than anyone wants.
         message = re.sub(
             r'Traceback .*Error: |Configuration is not available.*config file ', '', message
@@ -104,6 +123,7 @@ def _set_up() -> None:
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))  # a data set is a few files a volume
     logging.set_verbosity(logging.INFO)
     handler = logging.get_absl_handler()
+    handler.python_handler.stream = _AboveBars()
     handler.setFormatter(python_logging.Formatter('%(asctime)s %(message)s', '%H:%M:%S'))
     # Orbax tells a dozen lines at every checkpoint; its warnings are shown.
     handler.addFilter(lambda r: 'orbax' not in r.pathname or r.levelno > python_logging.INFO)
@@ -111,6 +131,22 @@ def _set_up() -> None:
         from sxt_jax.core.devices import require_accelerator
 
         require_accelerator()
+
+
+class _AboveBars:
+    """stderr for log lines: progress bars make way for them."""
+
+    def write(self, text: str) -> int:
+        from tqdm import tqdm
+
+        with tqdm.external_write_mode(file=sys.stderr):
+            return sys.stderr.write(text)
+
+    def flush(self) -> None:
+        sys.stderr.flush()
+
+    def close(self) -> None:
+        """At exit; stderr stays open."""
 
 
 def log_devices() -> None:

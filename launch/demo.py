@@ -15,7 +15,7 @@ from ml_collections import config_flags
 
 from launch.common import log_devices, run_main
 
-_CONFIG = config_flags.DEFINE_config_file('config', 'configs/demo.py', 'Experiment.')
+_CONFIG = config_flags.DEFINE_config_file('config', None, 'Experiment; default: configs/demo.py.')
 _OUTPUT = flags.DEFINE_string('output', 'demo_output', 'Folder for the results.')
 
 
@@ -34,4 +34,4 @@ def main(argv: Sequence[str]) -> None:
 
 
 if __name__ == '__main__':
-    run_main(main)
+    run_main(main, default_config='configs/demo.py')

@@ -73,9 +73,19 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
 def _explain(path: Path, error: OSError) -> Exception:
     if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
         return InputError(path, 'the disk is full', 'free space for the result')
-    if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST):
-        return InputError(path, f'cannot be written ({error.strerror})', 'a writable folder')
-    return error
+    return InputError(path, f'cannot be written ({error.strerror})', 'a writable folder')
+
+
+def check_writable(folder: str | Path) -> None:
+    """Make a folder if need be, and try it: before hours of work, not after.
+
+    Raises:
+      InputError: it cannot be made or written to, or the disk is full.
+    """
+    probe = Path(folder) / '.writable'
+    with atomic_path(probe) as temporary:
+        temporary.touch()
+    probe.unlink(missing_ok=True)
 
 
 def write_text(path: str | Path, text: str) -> None:

@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 from absl import logging
-from tqdm import tqdm
 
+from sxt_jax.core.progress import progress_bar
 from sxt_jax.core.volume import Volume
 from sxt_jax.data.phantom import merge_labels, t_cell
 from sxt_jax.io import read_volume, write_table, write_volume
@@ -71,7 +71,7 @@ def simulate_data(config: Any, folder: Path) -> Case:
     simulation = config.simulation
     unseen = None
     logging.info('Simulating %d tomograms of T cells', simulation.n_train + 1)
-    for i in tqdm(range(simulation.n_train + 1), unit='tomogram', desc='simulating'):
+    for i in progress_bar(range(simulation.n_train + 1), unit='tomogram', desc='simulating'):
         tomogram = t_cell(config.seed + i, shape=tuple(simulation.shape))
         part = 'train' if i < simulation.n_train else 'unseen'
         image = folder / part / 'images' / f'cell_{i:02d}{_FORMAT}'

@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from tqdm import tqdm
 
 from sxt_jax.core.errors import InputError
+from sxt_jax.core.progress import progress_bar
 from sxt_jax.core.volume import Volume, VoxelSize
 from sxt_jax.data.classes import IGNORE_INDEX, Classes, count_labels, find_classes
 from sxt_jax.io import find_pairs, open_volume, pair, split_dataset
@@ -95,7 +95,7 @@ def evaluate_volumes(cases: Sequence[Case], *, options: Options | None = None) -
     classes = options.classes or _detect_classes(cases, options.ignore_label)
     rows: list[dict[str, Any]] = []
     notes: list[str] = []
-    for case in tqdm(cases, unit='volume', desc='scoring', disable=len(cases) < 2):
+    for case in progress_bar(cases, unit='volume', desc='scoring', disable=len(cases) < 2):
         truth, size = _open_truth(case, classes, options)
         if size is None:
             notes.append(f'{case.truth}: no voxel size, so no volumes and surfaces')
@@ -175,7 +175,7 @@ def predict_with_checkpoint(
         raise InputError(output, 'a folder of the inputs', 'another folder for the predictions')
     segmenter = load_segmenter(checkpoint)
     predicted = []
-    for case in tqdm(cases, unit='volume', desc='segmenting', disable=len(cases) < 2):
+    for case in progress_bar(cases, unit='volume', desc='segmenting', disable=len(cases) < 2):
         assert case.image is not None
         target = label_path(case.image, Path(output))
         segment_file(segmenter, case.image, target)

@@ -13,10 +13,10 @@ import jax.numpy as jnp
 import numpy as np
 from absl import logging
 from jax.sharding import Mesh
-from tqdm import tqdm
 
 from sxt_jax.core.devices import compute_dtype, make_device_mesh
 from sxt_jax.core.errors import InputError
+from sxt_jax.core.progress import progress_bar
 from sxt_jax.core.volume import Volume
 from sxt_jax.data.classes import Classes
 from sxt_jax.data.intensity import Intensity, NormalisedArray, measure_affine
@@ -140,7 +140,7 @@ def segment_files(
             raise InputError(path, f'its labels would replace those of {other}', 'other names')
     segmenter = load_segmenter(checkpoint, mirror=options.mirror)
     outcomes = []
-    for path in tqdm(sources, unit='file', desc='segmenting', disable=len(sources) < 2):
+    for path in progress_bar(sources, unit='file', desc='segmenting', disable=len(sources) < 2):
         target = label_path(path, output)
         try:
             if not (options.skip_existing and target.exists()):
@@ -244,8 +244,8 @@ def _predict(
 ) -> Iterator[tuple[int, dict[str, np.ndarray]]]:
     """First slice and finished heads of consecutive slabs of the image's own grid."""
     run = {**segmenter.tiling, 'device_mesh': segmenter.device_mesh}
-    with tqdm(
-        total=image.shape[0], unit='slice', desc=split_dataset(name)[0].name, leave=False
+    with progress_bar(
+        total=image.shape[0], unit='slice', desc=split_dataset(name)[0].name, inner=True
     ) as bar:
         if segmenter.working_shape is None:
             affine = measure_affine(segmenter.intensity, image.data, name=name)

@@ -18,12 +18,12 @@ import numpy as np
 import optax
 from absl import logging
 from jax.sharding import Mesh
-from tqdm import tqdm
 
 import sxt_jax
 from sxt_jax.core.atomic import write_text
 from sxt_jax.core.devices import compute_dtype, make_device_mesh
 from sxt_jax.core.errors import InputError
+from sxt_jax.core.progress import progress_bar
 from sxt_jax.core.volume import Volume
 from sxt_jax.data.augment import Augmentation
 from sxt_jax.data.classes import Classes, parse_classes
@@ -155,7 +155,7 @@ def load_training_data(config: Any) -> TrainingData:
 def _prepare(
     pairs: Sequence[Pair], volumes: Sequence[tuple[Volume, Volume]], **options: Any
 ) -> tuple[list[Example], Intensity]:
-    with tqdm(total=len(pairs), unit='volume', desc='preparing', leave=False) as bar:
+    with progress_bar(total=len(pairs), unit='volume', desc='preparing', inner=True) as bar:
         return prepare_examples(pairs, volumes, on_volume=bar.update, **options)
 
 
@@ -298,7 +298,7 @@ def _checked_pairs(
         'dataset': config.data.dataset or None,
         'label_dataset': config.data.label_dataset or None,
     }
-    with tqdm(unit='file', desc='checking', leave=False) as bar:
+    with progress_bar(unit='file', desc='checking', inner=True) as bar:
         report = check_pairs(
             images,
             labels or None,

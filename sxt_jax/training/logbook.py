@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import json
+import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import TracebackType
@@ -12,10 +13,11 @@ from typing import Any
 
 from tensorboardX import SummaryWriter
 
-from sxt_jax.core.atomic import atomic_path, write_text
+from sxt_jax.core.atomic import check_writable, write_text
 from sxt_jax.core.errors import InputError
 
 METRICS_FILE = 'metrics.jsonl'
+_LOCK = '.lock'
 
 
 class Logbook:
@@ -40,7 +42,8 @@ class Logbook:
         self._file.flush()
         for name, value in row.items():
             if name != 'step':
-                self._events.add_scalar(name, value, row['step'])
+                # TensorBoard takes no spaces.
+                self._events.add_scalar(re.sub(r'[^\w./-]', '_', name), value, row['step'])
         self._events.flush()
 
     def __enter__(self) -> Logbook:
@@ -74,14 +77,17 @@ def locked(workdir: str | Path) -> Iterator[None]:
       InputError: another process trains in this folder, or it cannot be written to.
     """
     workdir = Path(workdir)
-    with atomic_path(workdir / '.lock-test') as probe:  # explains unwritable folders
-        probe.touch()
-    (workdir / '.lock-test').unlink(missing_ok=True)
-    with (workdir / '.lock').open('w') as file:
+    check_writable(workdir)
+    with (workdir / _LOCK).open('w') as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
             raise InputError(
                 workdir, 'another process trains here', 'a folder of its own'
             ) from error
-        yield
+        try:
+            yield
+        finally:
+            if [path.name for path in workdir.iterdir()] == [_LOCK]:  # nothing came of it
+                (workdir / _LOCK).unlink()
+                workdir.rmdir()

@@ -19,6 +19,7 @@ from tqdm import tqdm
 
 from sxt_jax.core.devices import split_batch
 from sxt_jax.core.errors import InputError
+from sxt_jax.core.progress import progress_bar
 from sxt_jax.data.pipeline import prefetch
 from sxt_jax.training.checkpoint import (
     best_step,
@@ -154,7 +155,9 @@ def train(run: Run, state: TrainState, progress: Progress) -> TrainState:
     with contextlib.ExitStack() as stack:
         logbook = stack.enter_context(Logbook(run.workdir, first_step=first))
         interrupted = stack.enter_context(_interruption())
-        bar = stack.enter_context(tqdm(total=last, initial=first, unit='step', desc='training'))
+        bar = stack.enter_context(
+            progress_bar(total=last, initial=first, unit='step', desc='training')
+        )
         watch = _Watch(run, progress, bar)
         batches = prefetch(lambda s: _device_batch(run, s), range(first, last))
         stack.callback(batches.close)

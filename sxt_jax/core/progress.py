@@ -1,0 +1,30 @@
+"""Progress bars on stderr: live on a terminal, a line now and then in a log file."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable
+from typing import Any
+
+from tqdm import tqdm
+
+_LOG_PERIOD_S = 30.0
+
+
+def progress_bar(
+    iterable: Iterable[Any] | None = None, *, inner: bool = False, **options: Any
+) -> tqdm:
+    """A tqdm bar.
+
+    Args:
+      iterable: what to go through; None: the caller calls `update`.
+      inner: part of a longer job with a bar of its own: goes away when done, and is left out of
+        log files.
+      options: of `tqdm.tqdm`: total, unit, desc, …
+    """
+    options = {'leave': not inner, 'dynamic_ncols': True, **options}
+    if not sys.stderr.isatty():
+        # A batch job's log: bars drawn ten times a second would be megabytes of it.
+        options = {**options, 'mininterval': _LOG_PERIOD_S, 'maxinterval': _LOG_PERIOD_S}
+        options['disable'] = options.get('disable') or inner
+    return tqdm(iterable, **options)
