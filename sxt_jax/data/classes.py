@@ -92,6 +92,8 @@ def parse_classes(text: str, *, ignore_value: int | None = None) -> Classes:
         name, equals, value = (part.strip() for part in item.partition('='))
         if not (name and equals and value.lstrip('-').isdigit()):
             raise InputError('data.classes', repr(text), "names and values like 'cell=1,bead=2'")
+        if int(value) in pairs:
+            raise InputError('data.classes', f'value {int(value)} twice in {text!r}', 'one a name')
         pairs[int(value)] = name
     pairs = {0: pairs.pop(0, 'background'), **dict(sorted(pairs.items()))}
     return Classes(tuple(pairs.values()), tuple(pairs), ignore_value)
@@ -109,8 +111,13 @@ def find_classes(
       counts: voxels of each label value, one mapping a volume (`count_labels`).
       value_names: names that the files give to values; the others become 'class 1', ….
       ignore_value: a value that is no class.
+
+    Raises:
+      InputError: a value is negative, which usually means unlabelled.
     """
     found = sorted({value for c in counts for value in c} - {0, ignore_value})
+    if found and found[0] < 0:
+        raise InputError('labels', f'value {found[0]}', f'values from 0 on, or {found[0]} ignored')
     names = {0: 'background', **{v: f'class {v}' for v in found}}
     names.update({v: n for v, n in (value_names or {}).items() if v in names})
     return Classes(tuple(names.values()), tuple(names), ignore_value)

@@ -5,15 +5,26 @@ from __future__ import annotations
 import itertools
 import json
 import math
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import flax.linen as nn
 
+from sxt_jax.core.devices import compute_dtype
 from sxt_jax.core.errors import InputError
+from sxt_jax.data.augment import Augmentation
+from sxt_jax.data.classes import parse_classes
 from sxt_jax.data.datasets import Example
-from sxt_jax.inference.apply import make_apply_fn
+from sxt_jax.data.intensity import KINDS
+from sxt_jax.data.patches import Sampling
+from sxt_jax.inference import make_apply_fn
+from sxt_jax.inference.windows import BLENDS
+from sxt_jax.models import build_model
+from sxt_jax.training.objectives import make_segmentation_loss
+from sxt_jax.training.optimizers import make_optimizer
+from sxt_jax.training.state import SCOPES
 
 _AT_LEAST_ONE = (
     'epochs',
@@ -37,12 +48,64 @@ _FREE = (
 )  # fmt: skip
 
 
-def check_ranges(config: Any) -> None:
-    """Numbers that make no run.
+def check_config(config: Any) -> None:
+    """Everything that can be told from the config alone, before data are read for long.
 
     Raises:
       InputError: naming the field.
     """
+    if not config.data.train:
+        raise InputError('config.data.train', 'no folder', '--config.data.train=DIR')
+    _check_ranges(config)
+    _check_choices(config)
+    model = build_model({**config.model, 'dtype': compute_dtype(config.compute_dtype)})
+    _check_tiles(config, model)
+    # What is made here is made again once the data are known; these tell what is wrong.
+    make_optimizer(config.optimizer, n_steps=1)
+    make_segmentation_loss(dict(config.loss))
+    Augmentation.from_config(dict(config.augmentation))
+    make_sampling(config)
+    if config.data.classes:
+        parse_classes(config.data.classes, ignore_value=config.data.ignore_value)
+    working_shape(config)
+
+
+def make_sampling(config: Any) -> Sampling:
+    """How the config draws patches.
+
+    Raises:
+      InputError: not in a way there is.
+    """
+    return Sampling(
+        patch=tuple(config.data.patch),
+        kind=config.data.sampling,
+        stride=tuple(config.data.stride) if config.data.sampling == 'strided' else None,
+        foreground_probability=config.data.foreground_probability,
+    )
+
+
+def _check_choices(config: Any) -> None:
+    for name, choices in (
+        ('data.intensity', KINDS),
+        ('inference.blend', BLENDS),
+        ('initial.scope', SCOPES),
+    ):
+        if _field(config, name) not in choices:
+            raise InputError(f'config.{name}', repr(_field(config, name)), f'one of {choices}')
+    for pattern in config.frozen.split(','):
+        try:
+            re.compile(pattern)
+        except re.error as error:
+            found = f'{pattern!r} is no regular expression ({error})'
+            raise InputError('config.frozen', found, "parts of parameters' paths") from error
+    if config.inference.batch_size is not None and config.inference.batch_size < 1:
+        raise InputError(
+            'config.inference.batch_size', f'{config.inference.batch_size}', '1 or more'
+        )
+
+
+def _check_ranges(config: Any) -> None:
+    """Numbers that make no run."""
     for names, least in ((_AT_LEAST_ONE, 1), (_AT_LEAST_ZERO, 0)):
         for name in names:
             if not least <= _field(config, name) < math.inf:
@@ -71,12 +134,8 @@ def working_shape(config: Any) -> tuple[int, int, int] | None:
     return _triple('data.working_shape', shape, least=1) if shape else None
 
 
-def check_tiles(config: Any, model: nn.Module) -> None:
-    """Patches and tiles that the network can take.
-
-    Raises:
-      InputError: naming the field.
-    """
+def _check_tiles(config: Any, model: nn.Module) -> None:
+    """Patches and tiles that the network can take."""
     multiple = make_apply_fn(model).side_multiple
     for name, least in (
         ('data.patch', 1),
@@ -130,9 +189,9 @@ def check_resumed(
       InputError: naming what differs.
     """
     now = json.loads(json.dumps(now))  # tuples are lists, as in what was saved
-    for what in ('classes', 'intensity', 'n_channels'):
+    for what in ('classes', 'volumes', 'intensity', 'n_channels'):
         if before[what] != now[what]:
-            raise _changed(workdir, what, now[what], before[what])
+            raise _changed(workdir, what, _text(now[what]), _text(before[what]))
     old, new = dict(_flatten(before['config'])), dict(_flatten(now['config']))
     for name in sorted(old.keys() & new.keys()):
         if old[name] != new[name] and not any(
@@ -144,10 +203,15 @@ def check_resumed(
 def _changed(workdir: str | Path, what: str, found: Any, expected: Any) -> InputError:
     return InputError(
         workdir,
-        f'the run in it began with another {what} than {found}',
-        f'{expected}; or another --workdir (with --config.initial.checkpoint={workdir} it starts '
-        'from these weights)',
+        f'{what} is now {found}',
+        f'{expected}, with which the run there began, or another --workdir (which starts from '
+        f'these weights with --config.initial.checkpoint={workdir})',
     )
+
+
+def _text(value: Any) -> str:
+    """Of a description's entry, without the punctuation of Python."""
+    return re.sub(r"[{}\[\]'\"]", '', str(value))
 
 
 def _flatten(fields: Mapping[str, Any], prefix: str = '') -> Iterator[tuple[str, Any]]:

@@ -36,16 +36,15 @@ from sxt_jax.data.datasets import (
     split_examples,
 )
 from sxt_jax.data.intensity import Intensity
-from sxt_jax.data.patches import Sampling
 from sxt_jax.data.pipeline import PatchStream
 from sxt_jax.inference import make_apply_fn
 from sxt_jax.io import Pair, pair
 from sxt_jax.models import build_model, model_config
 from sxt_jax.pipelines.check_config import (
+    check_config,
     check_isotropy,
-    check_ranges,
     check_resumed,
-    check_tiles,
+    make_sampling,
     working_shape,
 )
 from sxt_jax.pipelines.check_data import check_pairs
@@ -94,10 +93,9 @@ def train_network(config: Any, workdir: str | Path) -> Checkpoint:
         a loss that is not finite; an interruption.
     """
     workdir = Path(workdir)
+    check_config(config)
     with locked(workdir):
         remove_leftovers(workdir)
-        check_ranges(config)
-        check_tiles(config, build_network(config, n_classes=2))  # before data are read for long
         device_mesh = _dividing_devices(config)
         data = load_training_data(config)
         check_isotropy(config, data.train)
@@ -124,8 +122,6 @@ def plot_curves(workdir: str | Path, path: str | Path | None = None) -> Path:
 def load_training_data(config: Any) -> TrainingData:
     """Volumes of the config's folders, checked, on the working grid, split."""
     fields = config.data
-    if not fields.train:
-        raise InputError('config.data.train', 'no folder', '--config.data.train=DIR')
     classes = (
         parse_classes(fields.classes, ignore_value=fields.ignore_value) if fields.classes else None
     )
@@ -171,12 +167,8 @@ def _initial_intensity(config: Any) -> str | Intensity:
 
 def build_network(config: Any, *, n_classes: int) -> nn.Module:
     """The config's network for that many classes, in the config's compute dtype."""
-    fields = dict(config.model)
-    if not fields:
-        raise InputError('config.model', 'no network', 'a config that names one')
-    return build_model(
-        {**fields, 'n_labels': n_classes, 'dtype': compute_dtype(config.compute_dtype)}
-    )
+    dtype = compute_dtype(config.compute_dtype)
+    return build_model({**config.model, 'n_labels': n_classes, 'dtype': dtype})
 
 
 def describe_run(
@@ -226,15 +218,9 @@ def describe_run(
 
 def make_stream(config: Any, examples: Sequence[Example], *, n_classes: int) -> PatchStream:
     """The config's stream of patches of these examples."""
-    sampling = Sampling(
-        patch=tuple(config.data.patch),
-        kind=config.data.sampling,
-        stride=tuple(config.data.stride) if config.data.sampling == 'strided' else None,
-        foreground_probability=config.data.foreground_probability,
-    )
     return PatchStream(
         examples,
-        sampling=sampling,
+        sampling=make_sampling(config),
         batch_size=config.batch_size,
         seed=config.seed,
         n_classes=n_classes,
@@ -250,6 +236,7 @@ def describe_network(config: Any, model: nn.Module, data: TrainingData) -> dict[
         'model': model_config(model),
         'n_channels': data.n_channels,
         'classes': data.classes.to_dict(),
+        'volumes': {e.name: list(e.shape) for e in (*data.train, *data.validation)},
         'intensity': data.intensity.to_dict(),
         'working_shape': working_shape(config),
         'tiling': dict(config.inference),

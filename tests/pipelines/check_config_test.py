@@ -9,13 +9,18 @@ from configs import acseg, common, stack
 from sxt_jax.core.errors import InputError
 from sxt_jax.data.datasets import Example
 from sxt_jax.pipelines.check_config import (
+    check_config,
     check_isotropy,
-    check_ranges,
     check_resumed,
-    check_tiles,
     working_shape,
 )
-from sxt_jax.pipelines.train_network import _dividing_devices, build_network
+from sxt_jax.pipelines.train_network import _dividing_devices
+
+
+def smoke():
+    config = acseg.get_config('smoke')
+    config.data.train = 'DATA'
+    return config
 
 
 def changed(get_config, **fields):
@@ -29,8 +34,8 @@ def changed(get_config, **fields):
     [(8, 1, 8), (24, 1, 8), (24, 2, 6), (4, 1, 4), (7, 1, 7), (11, 1, 1)],
 )
 def test_a_batch_goes_to_as_many_devices_as_share_it_evenly(batch_size, accumulate, n_devices):
-    config = changed(common.get_config, batch_size=batch_size, accumulate=accumulate)
-    check_ranges(config)
+    config = changed(smoke, batch_size=batch_size, accumulate=accumulate)
+    check_config(config)
     assert _dividing_devices(config).size == n_devices
 
 
@@ -47,10 +52,23 @@ def test_a_batch_goes_to_as_many_devices_as_share_it_evenly(batch_size, accumula
     ],
 )  # fmt: skip
 def test_numbers_that_make_no_run_are_named(field, value):
-    config = changed(lambda: acseg.get_config('smoke'), **{field: value, 'accumulate': 2})
-    config.update_from_flattened_dict({field: value})
-    with pytest.raises(InputError, match=rf'config\.{field}: '):
-        check_ranges(config)
+    with pytest.raises(InputError, match=rf'^config\.{field}: '):
+        check_config(changed(smoke, **{'accumulate': 2, field: value}))
+
+
+@pytest.mark.parametrize(
+    ('field', 'value'),
+    [
+        ('data.train', ''), ('data.intensity', 'loud'), ('inference.blend', 'none'),
+        ('initial.scope', 'most'), ('frozen', '('), ('compute_dtype', 'int8'),
+        ('optimizer.name', 'magic'), ('optimizer.schedule', 'magic'), ('data.sampling', 'all'),
+        ('data.classes', 'a=1,b=1'), ('data.classes', 'a'), ('augmentation.flip_axes', 'w'),
+        ('inference.batch_size', 0), ('model.name', 'unet4d'), ('model.pool_sizes', ((2, 2, 2),)),
+    ],
+)  # fmt: skip
+def test_choices_that_there_are_not_are_named(field, value):
+    with pytest.raises(InputError, match=field.split('.')[-1]):
+        check_config(changed(smoke, **{field: value}))
 
 
 @pytest.mark.parametrize(
@@ -62,9 +80,8 @@ def test_numbers_that_make_no_run_are_named(field, value):
     ],
 )  # fmt: skip
 def test_patches_and_tiles_that_do_not_fit_are_named(field, value):
-    config = changed(lambda: acseg.get_config('smoke'), **{field: value})
-    with pytest.raises(InputError, match=rf'config\.{field}: '):
-        check_tiles(config, build_network(config, n_classes=2))
+    with pytest.raises(InputError, match=rf'^config\.{field}: '):
+        check_config(changed(smoke, **{field: value}))
 
 
 def test_working_shapes():
@@ -102,6 +119,7 @@ def test_anisotropic_voxels_where_isotropy_is_assumed(voxel_size_nm, option, pat
 
 DESCRIPTION = {
     'classes': {'names': ['background', 'a'], 'values': [0, 1]},
+    'volumes': {'cell': [8, 8, 8]},
     'intensity': {'kind': 'unit'},
     'n_channels': 1,
     'config': {
@@ -124,6 +142,7 @@ DESCRIPTION = {
         (('config', 'data', 'patch'), [16, 16, 16], False),
         (('classes', 'names'), ['background', 'b'], False),
         (('intensity', 'kind'), 'standard', False),
+        (('volumes', 'another'), [8, 8, 8], False),
         (('n_channels',), 2, False),
     ],
 )
@@ -137,6 +156,6 @@ def test_a_run_goes_on_only_as_the_experiment_it_is(path, value, free):
         check_resumed(DESCRIPTION, now, workdir='W')
         return
     named = path[0] if path[0] != 'config' else '.'.join(path)
-    with pytest.raises(InputError, match=rf'^W: .*another {named} than') as error:
+    with pytest.raises(InputError, match=rf'^W: {named} is now .*; expected .*began') as error:
         check_resumed(DESCRIPTION, now, workdir='W')
     assert '--workdir' in str(error.value)
