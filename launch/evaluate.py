@@ -15,6 +15,7 @@ from collections.abc import Sequence
 from absl import flags
 
 from launch.common import log_devices, run_main
+from sxt_jax.core.atomic import check_writable
 from sxt_jax.core.errors import InputError
 
 _CHECKPOINT = flags.DEFINE_string('checkpoint', None, 'Workdir of a training run: segment first.')
@@ -40,27 +41,27 @@ def main(argv: Sequence[str]) -> None:
     from sxt_jax.pipelines import evaluate_volumes as evaluation
     from sxt_jax.pipelines.evaluation_report import report, save_evaluation
 
-    if not _TRUTH.value or (_CHECKPOINT.value and _PREDICTION.value):
-        raise InputError('command line', 'unclear', '--truth and --prediction or --checkpoint')
+    if not _TRUTH.value:
+        raise InputError('command line', 'no --truth', 'true labels to compare with')
     if not (_CHECKPOINT.value or _PREDICTION.value or _BASELINES.value):
         raise InputError('command line', 'nothing to score', '--prediction or --checkpoint')
+    if _CHECKPOINT.value and (_PREDICTION.value or not _OUTPUT.value):
+        raise InputError('command line', '--checkpoint', '--output with it, and no --prediction')
+    if _OUTPUT.value:
+        check_writable(_OUTPUT.value)
+    ignored, names, size = _IGNORE_LABEL.value, _CLASSES.value, _VOXEL_SIZE.value
     options = evaluation.Options(
         baselines=tuple(_BASELINES.value),
         foreground=_FOREGROUND.value,
-        ignore_label=_IGNORE_LABEL.value,
+        classes=parse_classes(names, ignore_value=ignored) if names else None,
+        ignore_label=ignored,
+        voxel_size_nm=check_voxel_size(size) if size else None,
     )
     datasets = {'dataset': _DATASET.value, 'label_dataset': _LABEL_DATASET.value}
-    if _CLASSES.value:
-        classes = parse_classes(_CLASSES.value, ignore_value=_IGNORE_LABEL.value)
-        options = dataclasses.replace(options, classes=classes)
-    if _VOXEL_SIZE.value:
-        options = dataclasses.replace(options, voxel_size_nm=check_voxel_size(_VOXEL_SIZE.value))
     if _CHECKPOINT.value:
-        if not _OUTPUT.value:
-            raise InputError('command line', 'no --output', 'a folder for the predictions')
         log_devices()
         cases, known = evaluation.predict_with_checkpoint(
-            _CHECKPOINT.value, _TRUTH.value, _IMAGE.value, _OUTPUT.value, **datasets
+            _CHECKPOINT.value, _TRUTH.value, _IMAGE.value, str(_OUTPUT.value), **datasets
         )
         options = dataclasses.replace(options, classes=options.classes or known)
     else:

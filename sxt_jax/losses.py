@@ -27,8 +27,8 @@ def cross_entropy(
       logits: [b, …, k] float.
       labels: [b, …] int class of each voxel, 0 … k − 1.
       ignore_label: voxels of this label do not count.
-      class_weights: [k] weight of each class's voxels; the sum is divided by the sum of weights,
-        as in PyTorch. None: all equal.
+      class_weights: [k] what the loss of each class's voxels is multiplied by; the mean is over
+        voxels, whatever their weight, so that an example of the rarest class counts most. None: 1.
 
     Returns:
       [b] float32, in nats.
@@ -40,7 +40,7 @@ def cross_entropy(
     losses = optax.softmax_cross_entropy(logits.astype(jnp.float32), truth)
     if class_weights is None:
         return _mean(losses, counted)
-    return _mean(losses, counted * jnp.sum(truth * jnp.asarray(class_weights, jnp.float32), -1))
+    return _mean(losses * jnp.sum(truth * jnp.asarray(class_weights, jnp.float32), -1), counted)
 
 
 def soft_dice(

@@ -77,15 +77,19 @@ def _explain(path: Path, error: OSError) -> Exception:
 
 
 def check_writable(folder: str | Path) -> None:
-    """Make a folder if need be, and try it: before hours of work, not after.
+    """Try whether results can be written to a folder: before hours of work, not after.
 
     Raises:
       InputError: it cannot be made or written to, or the disk is full.
     """
-    probe = Path(folder) / '.writable'
+    folder = Path(folder)
+    missing = [path for path in (folder, *folder.parents) if not path.exists()]
+    probe = folder / '.writable'
     with atomic_path(probe) as temporary:
         temporary.touch()
-    probe.unlink(missing_ok=True)
+    probe.unlink()
+    for path in missing:  # nothing is left of the trial
+        path.rmdir()
 
 
 def write_text(path: str | Path, text: str) -> None:

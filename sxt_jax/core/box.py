@@ -50,10 +50,3 @@ class Box:
             tuple(a + o for a, o in zip(self.start, offset, strict=True)),
             tuple(b + o for b, o in zip(self.stop, offset, strict=True)),
         )
-
-    def grow(self, margin: Sequence[int]) -> Box:
-        """The box with `margin` voxels more on both sides of each axis."""
-        return Box(
-            tuple(a - m for a, m in zip(self.start, margin, strict=True)),
-            tuple(b + m for b, m in zip(self.stop, margin, strict=True)),
-        )

@@ -10,6 +10,8 @@ from typing import Any
 import numpy as np
 from absl import logging
 
+from sxt_jax.core.atomic import write_text
+from sxt_jax.core.errors import InputError
 from sxt_jax.core.progress import progress_bar
 from sxt_jax.core.volume import Volume
 from sxt_jax.data.phantom import merge_labels, t_cell
@@ -41,6 +43,7 @@ def demonstrate(config: Any, output: str | Path) -> Demonstration:
       output: folder for everything.
     """
     output = Path(output)
+    _claim(output, config)
     unseen = simulate_data(config, output / 'data')
     assert unseen.image is not None
     config.data.train = str(output / 'data' / 'train')
@@ -64,6 +67,18 @@ def demonstrate(config: Any, output: str | Path) -> Demonstration:
     table = scores.scores
     dice = dict(zip(table['class'].tolist(), table['dice'].tolist(), strict=True))
     return Demonstration(files, dice)
+
+
+def _claim(output: Path, config: Any) -> None:
+    """Note down whose results these are: an earlier demo's network knows other tomograms.
+
+    Raises:
+      InputError: those of a demo with another config.
+    """
+    note, now = output / 'demo.json', config.to_json_best_effort(indent=1)
+    if note.exists() and note.read_text(encoding='utf-8') != now:
+        raise InputError(output, 'has a demo with another config in it', 'another --output')
+    write_text(note, now)
 
 
 def simulate_data(config: Any, folder: Path) -> Case:

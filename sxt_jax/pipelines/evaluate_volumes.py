@@ -13,7 +13,7 @@ from sxt_jax.core.errors import InputError
 from sxt_jax.core.progress import progress_bar
 from sxt_jax.core.volume import Volume, VoxelSize
 from sxt_jax.data.classes import IGNORE_INDEX, Classes, count_labels, find_classes
-from sxt_jax.io import find_pairs, open_volume, pair, split_dataset
+from sxt_jax.io import Pair, find_pairs, open_volume, pair, split_dataset
 from sxt_jax.measure import volume_and_surface
 from sxt_jax.metrics import confusion, paired_t_test, scores
 from sxt_jax.pipelines import thresholding
@@ -133,14 +133,23 @@ def find_cases(
     """
     datasets = {'dataset': dataset, 'label_dataset': label_dataset}
     if prediction is None:
-        found = pair(image, truth, **datasets) if image else pair(truth, **datasets)
+        found = pair(image, truth, **datasets) if image else _pairs_within(truth, datasets)
         return [Case(p.name, p.labels, image=p.image) for p in found]
     images = {p.labels: p.image for p in pair(image, truth, **datasets)} if image else {}
     pairs, unpaired = find_pairs(prediction, truth, label_dataset=label_dataset)
     for lone in unpaired:
         if PROBABILITIES_MARK not in lone.file.name:
-            raise InputError(lone.file, 'has no partner', lone.looked_for)
+            wanted = lone.looked_for.replace('an image', 'a prediction')
+            raise InputError(lone.file, 'has no partner', wanted)
     return [Case(p.name, p.labels, p.image, images.get(p.labels)) for p in pairs]
+
+
+def _pairs_within(truth: str | Path, datasets: dict[str, str | None]) -> list[Pair]:
+    try:
+        return pair(truth, **datasets)
+    except InputError as error:
+        found = 'does not hold images with their labels, and no images are named'
+        raise InputError(truth, f'{found} ({error})', '--image as well') from error
 
 
 def predict_with_checkpoint(

@@ -14,6 +14,7 @@ import numpy as np
 from absl import logging
 from jax.sharding import Mesh
 
+from sxt_jax.core.atomic import check_writable
 from sxt_jax.core.devices import compute_dtype, make_device_mesh
 from sxt_jax.core.errors import InputError
 from sxt_jax.core.progress import progress_bar
@@ -37,6 +38,7 @@ from sxt_jax.io import (
     open_volume,
     open_writer,
     split_dataset,
+    with_dataset,
     without_labels,
     write_volume,
 )
@@ -100,11 +102,19 @@ class Options:
 
 @dataclasses.dataclass(frozen=True)
 class Outcome:
-    """What became of one input: its label file, or why there is none."""
+    """What became of one input: its label file, or why there is none.
+
+    Attributes:
+      source: the input.
+      labels: its label file.
+      error: what went wrong; '' if nothing did.
+      skipped: whether the label file was there already.
+    """
 
     source: Path
     labels: Path
     error: str = ''
+    skipped: bool = False
 
 
 def segment_files(
@@ -129,7 +139,10 @@ def segment_files(
       InputError: no usable checkpoint, no source, or results would replace their sources.
     """
     options = options or Options()
-    sources = find_sources(source)
+    for name in ('clean', 'fill'):
+        if not 0 <= getattr(options, name) <= 1:
+            raise InputError(name, f'{getattr(options, name)}', 'a share of 0 … 1')
+    sources = [with_dataset(path, options.dataset) for path in find_sources(source)]
     output = Path(output)
     if output.resolve() in {split_dataset(path)[0].resolve().parent for path in sources}:
         raise InputError(output, 'the folder of the inputs', 'another folder for the results')
@@ -138,18 +151,30 @@ def segment_files(
         other = taken.setdefault(label_path(path, output), path)
         if other != path:
             raise InputError(path, f'its labels would replace those of {other}', 'other names')
+    check_writable(output)
     segmenter = load_segmenter(checkpoint, mirror=options.mirror)
     outcomes = []
     for path in progress_bar(sources, unit='file', desc='segmenting', disable=len(sources) < 2):
         target = label_path(path, output)
         try:
-            if not (options.skip_existing and target.exists()):
+            skipped = options.skip_existing and _is_segmented(path, target)
+            if not skipped:
                 segment_file(segmenter, path, target, options=options)
-            outcomes.append(Outcome(path, target))
+            outcomes.append(Outcome(path, target, skipped=skipped))
         except Exception as error:  # one bad file must not cost the others
             logging.error('%s', error if isinstance(error, InputError) else f'{path}: {error!r}')
             outcomes.append(Outcome(path, target, str(error) or repr(error)))
     return outcomes
+
+
+def _is_segmented(source: Path, target: Path) -> bool:
+    """Whether an intact label volume of the source's shape is there."""
+    if not target.exists():
+        return False
+    try:
+        return open_volume(target).shape == open_volume(source).shape
+    except InputError:
+        return False
 
 
 def load_segmenter(checkpoint: str | Path, *, mirror: str = '') -> Segmenter:
@@ -210,7 +235,7 @@ def segment_file(
         result cannot be written.
     """
     options = options or Options()
-    image = open_volume(source, dataset=options.dataset)
+    image = open_volume(source)
     _check_image(segmenter, image, source)
     with contextlib.ExitStack() as stack:
         values = segmenter.classes.labels(np.arange(len(segmenter.classes)))
@@ -235,8 +260,9 @@ def segment_file(
 
 def probability_path(target: Path) -> Path:
     """Where probabilities go that belong to a label file."""
-    suffix = target.suffix if target.suffix.lower() in _WITH_CHANNELS else '.h5'
-    return target.with_name(f'{target.stem}.probabilities{suffix}')
+    if target.suffix.lower() in _WITH_CHANNELS:
+        return target.with_name(f'{target.stem}.probabilities{target.suffix}')
+    return target.with_name(f'{target.name}.probabilities.h5')  # a.mrc and a.rec stay apart
 
 
 def _predict(

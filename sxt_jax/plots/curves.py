@@ -18,7 +18,7 @@ def learning_curves(
     *,
     x: str = 'step',
     losses: Sequence[str] = ('loss',),
-    scores: Sequence[str] = ('validation_dice',),
+    scores: Sequence[str] = ('dice',),
     title: str = '',
 ) -> Figure:
     """Losses on a logarithmic scale beside validation scores, with the best step marked.

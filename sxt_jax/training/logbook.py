@@ -78,6 +78,7 @@ def locked(workdir: str | Path) -> Iterator[None]:
     """
     workdir = Path(workdir)
     check_writable(workdir)
+    workdir.mkdir(parents=True, exist_ok=True)
     with (workdir / _LOCK).open('w') as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

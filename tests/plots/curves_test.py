@@ -15,11 +15,11 @@ def line(axes: Axes, label: str) -> np.ndarray:
 def test_curves_skip_rows_without_measurement_and_mark_the_best() -> None:
     step = np.arange(6)
     dice = np.array([np.nan, 0.5, np.nan, 0.9, np.nan, 0.8])
-    table = {'step': step, 'loss': np.exp(-step), 'validation_dice': dice}
+    table = {'step': step, 'loss': np.exp(-step), 'dice': dice}
     left, right = learning_curves(table).axes
     np.testing.assert_allclose(line(left, 'loss'), np.stack([step, np.exp(-step)], 1))
     assert left.get_yscale() == 'log'
-    np.testing.assert_allclose(line(right, 'validation dice'), [[1, 0.5], [3, 0.9], [5, 0.8]])
+    np.testing.assert_allclose(line(right, 'dice'), [[1, 0.5], [3, 0.9], [5, 0.8]])
     np.testing.assert_allclose(line(right, 'best 0.900'), [[3, 0.9]])
 
 

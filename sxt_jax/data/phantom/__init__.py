@@ -4,11 +4,16 @@
 (`ImagingParameters`); `t_cell` and `adherent_cell` are ready-made. The tilt axis is y.
 """
 
-from .classes import CELL_CLASSES, CLASS_NAMES, TASKS, merge_labels
-from .parameters import Absorption, ImagingParameters, SceneParameters
-from .presets import adherent_cell, adherent_cell_parameters, t_cell, t_cell_parameters
-from .scene import Scene, build_scene
-from .simulate import SimulatedTomogram, reconstruct, simulate, tilt_series
+from sxt_jax.data.phantom.classes import CELL_CLASSES, CLASS_NAMES, TASKS, merge_labels
+from sxt_jax.data.phantom.parameters import Absorption, ImagingParameters, SceneParameters
+from sxt_jax.data.phantom.presets import (
+    adherent_cell,
+    adherent_cell_parameters,
+    t_cell,
+    t_cell_parameters,
+)
+from sxt_jax.data.phantom.scene import Scene, build_scene
+from sxt_jax.data.phantom.simulate import SimulatedTomogram, reconstruct, simulate, tilt_series
 
 __all__ = [
     'CELL_CLASSES',

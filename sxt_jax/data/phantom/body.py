@@ -7,11 +7,10 @@ import dataclasses
 import numpy as np
 
 from sxt_jax.core.errors import InputError
-
-from . import classes, texture
-from .canvas import Canvas, ObjectRecord
-from .parameters import Range, SceneParameters
-from .shapes import (
+from sxt_jax.data.phantom import classes, texture
+from sxt_jax.data.phantom.canvas import Canvas, ObjectRecord
+from sxt_jax.data.phantom.parameters import Range, SceneParameters
+from sxt_jax.data.phantom.shapes import (
     FlatBottomed,
     Shape,
     StarBody,

@@ -7,10 +7,10 @@ from collections.abc import Callable, Collection
 
 import numpy as np
 
-from .classes import BACKGROUND, CLASS_NAMES
-from .parameters import SceneParameters
-from .shapes import Points, Shape
-from .texture import Texture
+from sxt_jax.data.phantom.classes import BACKGROUND, CLASS_NAMES
+from sxt_jax.data.phantom.parameters import SceneParameters
+from sxt_jax.data.phantom.shapes import Points, Shape
+from sxt_jax.data.phantom.texture import Texture
 
 Box = tuple[slice, slice, slice]
 Pattern = Callable[[np.ndarray, np.ndarray, np.ndarray], np.ndarray]

@@ -9,9 +9,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
+from sxt_jax.data.phantom.parameters import ImagingParameters
 from sxt_jax.ops import tomography
-
-from .parameters import ImagingParameters
 
 _PLANCK_EV_NM = 1239.842
 _VIEW_BATCH = 4

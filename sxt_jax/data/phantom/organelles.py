@@ -7,11 +7,19 @@ from collections.abc import Callable
 
 import numpy as np
 
-from . import classes, texture
-from .body import Surroundings, draw, varied
-from .canvas import Canvas, ObjectRecord, Pattern
-from .parameters import Range
-from .shapes import Shape, StarBody, Tube, ball, random_rotation, random_star_body, random_tube
+from sxt_jax.data.phantom import classes, texture
+from sxt_jax.data.phantom.body import Surroundings, draw, varied
+from sxt_jax.data.phantom.canvas import Canvas, ObjectRecord, Pattern
+from sxt_jax.data.phantom.parameters import Range
+from sxt_jax.data.phantom.shapes import (
+    Shape,
+    StarBody,
+    Tube,
+    ball,
+    random_rotation,
+    random_star_body,
+    random_tube,
+)
 
 _GAP_NM = 30.0  # between organelles: two membranes and a thin film of cytosol
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from .parameters import ImagingParameters, SceneParameters
-from .simulate import SimulatedTomogram, simulate
+from sxt_jax.data.phantom.parameters import ImagingParameters, SceneParameters
+from sxt_jax.data.phantom.simulate import SimulatedTomogram, simulate
 
 Shape = tuple[int, int, int]
 

@@ -6,13 +6,13 @@ import dataclasses
 
 import numpy as np
 
-from . import classes
-from .body import Surroundings, draw, paint_body, place_bodies, varied
-from .canvas import Canvas, object_table
-from .organelles import Organelles
-from .parameters import Range, SceneParameters
-from .shapes import ball
-from .texture import random_texture
+from sxt_jax.data.phantom import classes
+from sxt_jax.data.phantom.body import Surroundings, draw, paint_body, place_bodies, varied
+from sxt_jax.data.phantom.canvas import Canvas, object_table
+from sxt_jax.data.phantom.organelles import Organelles
+from sxt_jax.data.phantom.parameters import Range, SceneParameters
+from sxt_jax.data.phantom.shapes import ball
+from sxt_jax.data.phantom.texture import random_texture
 
 
 @dataclasses.dataclass(frozen=True)

@@ -10,12 +10,11 @@ import jax.numpy as jnp
 import numpy as np
 
 from sxt_jax.core.volume import Volume
+from sxt_jax.data.phantom import optics
+from sxt_jax.data.phantom.classes import CLASS_NAMES
+from sxt_jax.data.phantom.parameters import ImagingParameters, SceneParameters
+from sxt_jax.data.phantom.scene import Scene, build_scene
 from sxt_jax.ops import tomography
-
-from . import optics
-from .classes import CLASS_NAMES
-from .parameters import ImagingParameters, SceneParameters
-from .scene import Scene, build_scene
 
 
 @dataclasses.dataclass(frozen=True)
