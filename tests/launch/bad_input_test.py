@@ -2,13 +2,14 @@
 
 import resource
 import shutil
+import time
 
 import numpy as np
 import pytest
 
 from sxt_jax.core.volume import Volume
 from sxt_jax.io import list_volumes, read_volume, write_volume
-from tests.launch.processes import TINY, run, tiny, write_balls
+from tests.launch.processes import TINY, run, start, tiny, write_balls
 
 pytestmark = pytest.mark.process
 
@@ -204,6 +205,36 @@ def test_unwritable_output(trained, tmp_path):
     data = f'--config.data.train={trained / "data"}'
     log = run('train', *TINY, data, f'--workdir={tmp_path / "file" / "run"}', status=2)
     assert 'cannot be written' in _last_line(log)
+
+
+def test_what_cannot_be_written_and_how_scripts_end(trained, tmp_path):
+    flags = (f'--truth={trained / "data" / "labels"}', f'--prediction={tmp_path}')
+    log = run('evaluate', *flags, '--output=/proc/nothing', status=2)
+    assert 'cannot be written' in _last_line(log)
+    assert '--checkpoint' in run('segment', '--help')
+    log = run(
+        'segment', '--checkpoint=/nowhere', '--input=/nowhere', '--output=x', '--debug', status=2
+    )
+    assert 'Traceback' in log
+    assert _last_line(log).startswith('error: /nowhere')
+
+
+def test_a_terminated_segmentation_leaves_nothing(trained, tmp_path):
+    """What a scheduler does when the time is up."""
+    write_balls(tmp_path / 'big', n=1, side=160, suffix='.zarr')
+    output = tmp_path / 'out'
+    image = tmp_path / 'big' / 'images' / 'ball_0.zarr'
+    model = tmp_path / 'run'
+    changed = tiny('--config.data.working_shape=None', '--config.epochs=1')
+    run('train', *changed, f'--config.data.train={trained / "data"}', f'--workdir={model}')
+    process = start('segment', f'--checkpoint={model}', f'--input={image}', f'--output={output}')
+    while process.poll() is None and not list(output.glob('.incomplete-*')):
+        time.sleep(0.01)
+    process.terminate()
+    _, log = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert _last_line(log) == 'interrupted'
+    assert list(output.iterdir()) == []
 
 
 def test_a_full_disk_leaves_nothing(trained, tmp_path):
