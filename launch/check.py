@@ -9,6 +9,7 @@ A folder in which images find their labels (`images/` and `labels/`, `imagesTr/`
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -31,23 +32,20 @@ _ISOTROPIC = flags.DEFINE_boolean('isotropic', False, 'Warn of voxels that are n
 _OUTPUT = flags.DEFINE_string('output', None, 'Write the table here as well (.csv or .json).')
 
 
-def _has_pairs() -> bool:
-    """Whether labels are given, or found beside the images."""
-    if _LABELS.value is not None:
-        return True
-    datasets = {'dataset': _DATASET.value, 'label_dataset': _LABEL_DATASET.value}
-    try:
-        return bool(io.find_pairs(_INPUT.value, **datasets)[0])
-    except InputError:
-        return False  # told, with all else, when the volumes are checked
+def _patch() -> list[int] | None:
+    if _PATCH.value is None:
+        return None
+    if len(_PATCH.value) != 3 or not all(re.fullmatch('0*[1-9][0-9]*', n) for n in _PATCH.value):
+        raise InputError('--patch', ','.join(_PATCH.value) or 'nothing', 'three integers from 1 on')
+    return [int(n) for n in _PATCH.value]
 
 
 def main(argv: Sequence[str]) -> int:
     del argv
-    try:
-        patch = [int(n) for n in _PATCH.value] if _PATCH.value else None
-    except ValueError as error:
-        raise InputError('--patch', ','.join(_PATCH.value or ()), 'three integers') from error
+    if _N_CLASSES.value is not None and _N_CLASSES.value < 1:
+        raise InputError('--n_classes', str(_N_CLASSES.value), 'an integer from 1 on')
+    datasets = {'dataset': _DATASET.value, 'label_dataset': _LABEL_DATASET.value}
+    patch = _patch()
     with tqdm(unit='file', leave=False, disable=None) as bar:
         common: dict[str, Any] = {
             'dataset': _DATASET.value,
@@ -55,7 +53,7 @@ def main(argv: Sequence[str]) -> int:
             'isotropic': _ISOTROPIC.value,
             'on_file': lambda _: bar.update(),
         }
-        if _has_pairs():
+        if _LABELS.value is not None or io.holds_pairs(_INPUT.value, **datasets):
             report = check_pairs(
                 _INPUT.value, _LABELS.value, label_dataset=_LABEL_DATASET.value,
                 n_classes=_N_CLASSES.value, ignore_label=_IGNORE.value, **common,
@@ -66,8 +64,7 @@ def main(argv: Sequence[str]) -> int:
         print(report.format_table())
     for problem in report.problems:
         print(problem)
-    n_warnings = len(report.problems) - len(report.errors)
-    print(f'{len(report.entries)} files, {len(report.errors)} errors, {n_warnings} warnings')
+    print(report.summary)
     if _OUTPUT.value:
         io.write_table(_OUTPUT.value, report.columns)
     return EXIT_BAD_INPUT if report.errors else 0

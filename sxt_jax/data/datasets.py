@@ -210,15 +210,23 @@ def class_frequencies(examples: Sequence[Example], n_classes: int) -> np.ndarray
 
 
 def foreground_positions(example: Example, n_classes: int, *, seed: int) -> list[np.ndarray]:
-    """For each foreground class, [n, 3] zyx positions of a random few of its voxels."""
+    """For each foreground class, [n, 3] zyx positions of a random few of its voxels.
+
+    Slabs give as many as they have of the class, so that every voxel is as likely as another.
+    """
     rng = np.random.default_rng(seed)
+    counts = np.array(
+        [np.bincount(slab[slab > 0], minlength=n_classes)[1:] for slab in slabs(example.labels)]
+    )
+    shares = np.minimum(1, _POSITIONS_PER_CLASS / np.maximum(counts.sum(0), 1))
+    wanted = np.ceil(shares * counts).astype(int)  # [slab, class]
     found: list[list[np.ndarray]] = [[] for _ in range(1, n_classes)]
     z = 0
-    for slab in slabs(example.labels):
-        for k, positions in enumerate(found, start=1):
+    for slab, n_wanted in zip(slabs(example.labels), wanted, strict=True):
+        for k, (positions, n) in enumerate(zip(found, n_wanted, strict=True), start=1):
             flat = np.flatnonzero(slab == k)
-            if len(flat) > _POSITIONS_PER_CLASS:
-                flat = np.sort(rng.choice(flat, _POSITIONS_PER_CLASS, replace=False))
+            if len(flat) > n:
+                flat = np.sort(rng.choice(flat, n, replace=False))
             positions.append(np.stack(np.unravel_index(flat, slab.shape), 1) + np.array((z, 0, 0)))
         z += len(slab)
     return [np.concatenate(positions) for positions in found]

@@ -12,7 +12,7 @@ from sxt_jax.io.files import (
     with_dataset,
     write_volume,
 )
-from sxt_jax.io.pairing import Pair, Unpaired, find_pairs, pair, without_labels
+from sxt_jax.io.pairing import Pair, Unpaired, find_pairs, holds_pairs, pair, without_labels
 from sxt_jax.io.tables import write_json, write_table
 from sxt_jax.io.writer import VolumeWriter
 
@@ -23,6 +23,7 @@ __all__ = [
     'Unpaired',
     'VolumeWriter',
     'find_pairs',
+    'holds_pairs',
     'is_volume',
     'list_volumes',
     'open_volume',

@@ -24,12 +24,19 @@ from sxt_jax.io.lazy import LazyArray
 from sxt_jax.io.writer import VolumeWriter
 
 DATASET_MARK = '::'
+PAIR_FOLDERS = (('images', 'labels'), ('imagesTr', 'labelsTr'))
+_SHOWN_FOLDERS = 6
 _SLAB_BYTES = 2**26
 
 
 @dataclasses.dataclass(frozen=True)
 class Format:
-    """How files with some suffixes are read and written (`create` None: read only)."""
+    """How files with some suffixes are read and written.
+
+    Attributes:
+      create: None of formats that are only read.
+      has_datasets: whether a file may hold several volumes, of which `dataset` names one.
+    """
 
     name: str
     suffixes: tuple[str, ...]
@@ -37,19 +44,23 @@ class Format:
     create: Callable[..., Any] | None = None
     dtypes: tuple[np.dtype, ...] = ()
     slab_depth: int = 1
+    has_datasets: bool = False
 
 
 FORMATS = (
     Format('TIFF', tiff.SUFFIXES, tiff.open_tiff, tiff_writer.create_tiff,
-           tiff_writer.DTYPES, tiff_writer.SLAB_DEPTH),
+           tiff_writer.DTYPES, tiff_writer.SLAB_DEPTH, has_datasets=True),
     Format('MRC', mrc.SUFFIXES, mrc.open_mrc, mrc.create_mrc, mrc.DTYPES, mrc.SLAB_DEPTH),
-    Format('HDF5', hdf5.SUFFIXES, hdf5.open_hdf5, hdf5.create_hdf5, hdf5.DTYPES, hdf5.SLAB_DEPTH),
+    Format('HDF5', hdf5.SUFFIXES, hdf5.open_hdf5, hdf5.create_hdf5, hdf5.DTYPES, hdf5.SLAB_DEPTH,
+           has_datasets=True),
     Format('OME-Zarr', zarr.SUFFIXES, zarr.open_zarr, zarr.create_zarr,
-           zarr.DTYPES, zarr.SLAB_DEPTH),
+           zarr.DTYPES, zarr.SLAB_DEPTH, has_datasets=True),
     Format('NumPy', npy.SUFFIXES, npy.open_npy, npy.create_npy, npy.DTYPES, npy.SLAB_DEPTH),
+    Format('NumPy', npy.ARCHIVE_SUFFIXES, npy.open_npy, npy.create_npy, npy.DTYPES, npy.SLAB_DEPTH,
+           has_datasets=True),
     Format('NRRD', nrrd.SUFFIXES, nrrd.open_nrrd, nrrd.create_nrrd, nrrd.DTYPES, nrrd.SLAB_DEPTH),
     Format('NRRD', nrrd.DETACHED_SUFFIXES, nrrd.open_nrrd),
-    Format('AmiraMesh', amira.SUFFIXES, amira.open_amira),
+    Format('AmiraMesh', amira.SUFFIXES, amira.open_amira, has_datasets=True),
 )  # fmt: skip
 SUFFIXES = tuple(s for f in FORMATS for s in f.suffixes)
 WRITABLE_SUFFIXES = tuple(s for f in FORMATS if f.create for s in f.suffixes)
@@ -61,10 +72,16 @@ def split_dataset(path: str | Path) -> tuple[Path, str | None]:
     return Path(name), dataset if mark else None
 
 
+def mark_dataset(path: str | Path, dataset: str | None) -> Path:
+    """`path::dataset` of any format, unless the path names a data set already."""
+    named = split_dataset(path)[1]
+    return Path(f'{path}{DATASET_MARK}{dataset}') if dataset and not named else Path(path)
+
+
 def with_dataset(path: str | Path, dataset: str | None) -> Path:
-    """`path::dataset` where the file may hold several data sets and none is named yet."""
-    several = Path(path).suffix.lower() in (*hdf5.SUFFIXES, *zarr.SUFFIXES)
-    return Path(f'{path}{DATASET_MARK}{dataset}') if dataset and several else Path(path)
+    """`path::dataset` where files of this format usually hold several and none is named yet."""
+    several = (*hdf5.SUFFIXES, *zarr.SUFFIXES, *npy.ARCHIVE_SUFFIXES)
+    return mark_dataset(path, dataset) if Path(path).suffix.lower() in several else Path(path)
 
 
 def find_format(path: str | Path) -> Format | None:
@@ -85,27 +102,55 @@ def is_volume(path: str | Path) -> bool:
     return path.is_file() and find_format(path) is not None
 
 
-def list_volumes(directory: str | Path) -> list[Path]:
+def list_volumes(directory: str | Path, *, dataset: str | None = None) -> list[Path]:
     """The volumes at a path, in natural order.
 
     A file, a `.zarr` folder and a folder of 2-D TIFF slices are one volume; in any other folder
-    every file of a known format, `.zarr` folder and folder of slices is one. Hidden and unfinished
-    files are left out.
+    every file of a known format, `.zarr` folder and folder of slices is one. Listed as well is what
+    should be a volume but cannot be opened, as links to nothing and slices of several shapes, so
+    that opening tells of it. Hidden and unfinished files are left out.
+
+    Args:
+      directory: a volume or a folder of volumes; `directory::name` gives the data set as well.
+      dataset: added to a volume as `path::dataset`; in a folder, to the files that may have it.
 
     Raises:
       InputError: there is no volume.
     """
     directory = Path(directory)
-    real, _ = split_dataset(directory)
+    real, named = split_dataset(directory)
     if not real.exists():
         raise InputError(real, 'does not exist', 'a volume or a folder of volumes')
     if is_volume(directory):
-        return [directory]
+        return [mark_dataset(directory, dataset)]
     entries = list(real.iterdir()) if real.is_dir() else []
-    found = sorted((p for p in entries if is_volume(p)), key=tiff.natural_order)
+    found = sorted((p for p in entries if is_volume(p) or _is_spoilt(p)), key=tiff.natural_order)
     if not found:
-        raise InputError(real, 'no volume here', f'files ending in {", ".join(SUFFIXES)}')
-    return found
+        folders = sorted((p for p in entries if _is_plain_folder(p)), key=tiff.natural_order)
+        raise InputError(real, 'no volume here', _expected_files([p.name for p in folders]))
+    return [with_dataset(p, named or dataset) for p in found]
+
+
+def _is_plain_folder(path: Path) -> bool:
+    return path.is_dir() and not path.name.startswith('.') and TEMPORARY_MARK not in path.name
+
+
+def _is_spoilt(path: Path) -> bool:
+    """Whether an entry of a folder should be a volume, but is none that can be opened."""
+    if path.is_symlink() and not path.exists():
+        hidden = path.name.startswith('.') or TEMPORARY_MARK in path.name
+        return not hidden and find_format(path) is not None
+    if not _is_plain_folder(path) or path.name in (n for pair in PAIR_FOLDERS for n in pair):
+        return False
+    return path.suffix.lower() not in zarr.SUFFIXES and tiff.holds_single_pages(path)
+
+
+def _expected_files(folders: Sequence[str]) -> str:
+    expected = f'files ending in {", ".join(SUFFIXES)}'
+    if not folders:
+        return expected
+    more = ', …' if len(folders) > _SHOWN_FOLDERS else ''
+    return f'{expected}, or one of its folders {", ".join(folders[:_SHOWN_FOLDERS])}{more}'
 
 
 def open_volume(path: str | Path, *, dataset: str | None = None, level: int = 0) -> Volume:
@@ -116,20 +161,25 @@ def open_volume(path: str | Path, *, dataset: str | None = None, level: int = 0)
 
     Args:
       path: file, `.zarr` folder or folder of TIFF slices; `file::name` picks a data set.
-      dataset: data set within HDF5, Zarr, `.npz` or Amira, number of the series within TIFF.
+      dataset: data set within HDF5, Zarr, `.npz` or Amira, number of the series within TIFF; other
+        formats have none.
       level: resolution level within OME-Zarr and pyramidal TIFF; 0 is full resolution.
 
     Raises:
-      InputError: no such file, no volume, or a file that is not whole.
+      InputError: no such file, no volume, no such data set, or a file that is not whole.
     """
     path, named = split_dataset(path)
     dataset = dataset or named
     if not path.exists():
-        raise InputError(path, 'does not exist', 'a volume')
+        found_there = 'is a link to nothing' if path.is_symlink() else 'does not exist'
+        raise InputError(path, found_there, 'a volume')
     is_slices = path.is_dir() and path.suffix.lower() not in zarr.SUFFIXES
     found = FORMATS[0] if is_slices else find_format(path)
     if found is None:
         raise InputError(path, 'is no volume', f'a file ending in {", ".join(SUFFIXES)}')
+    if dataset and (is_slices or not found.has_datasets):
+        kind = 'a folder of slices' if is_slices else f'this format ({found.name})'
+        raise InputError(path, f'no data set {dataset!r}: {kind} holds one volume', 'none named')
     try:
         volume = found.open(path, dataset=dataset, level=level)
     except OSError as error:
@@ -266,7 +316,7 @@ def open_writer(
         path, tuple(int(n) for n in shape), storable_dtype(np.dtype(dtype), found.dtypes, path),
         axes, voxel_size_nm, class_names, dataset, compression, version,
     )  # fmt: skip
-    with _disk_errors(path), atomic_path(path) as temporary, found.create(temporary, layout) as to:
+    with atomic_path(path) as temporary, _disk_errors(path), found.create(temporary, layout) as to:
         writer = VolumeWriter(layout, to, slab_depth=found.slab_depth)
         yield writer
         writer.finish()

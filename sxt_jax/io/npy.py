@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import re
 import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -17,7 +18,9 @@ from sxt_jax.core.volume import Volume
 from sxt_jax.io.layout import FLOATS, INTEGERS, Layout, names_from_json, names_to_json
 from sxt_jax.io.lazy import MappedFile, OneSlice, lazy_view, reading
 
-SUFFIXES = ('.npy', '.npz')
+SUFFIXES = ('.npy',)
+ARCHIVE_SUFFIXES = ('.npz',)
+_MAGIC = {'.npy': b'\x93NUMPY', '.npz': b'PK'}
 DTYPES = (*INTEGERS, np.dtype('f2'), *FLOATS)
 SLAB_DEPTH = 1
 
@@ -32,13 +35,30 @@ def open_npy(path: Path, *, dataset: str | None = None, level: int = 0) -> Volum
       InputError: broken file, or axes that are not told.
     """
     del level
-    if path.suffix.lower() == '.npz':
+    if path.suffix.lower() in ARCHIVE_SUFFIXES:
         return _open_npz(path, dataset)
-    with reading(path, 'NumPy file'):
+    with _loading(path, 'NumPy file'):
         mapped: Any = np.load(path, mmap_mode='r', allow_pickle=False)
         order = 'C' if mapped.flags.c_contiguous else 'F'
         array = MappedFile(path, mapped.dtype, mapped.offset, mapped.shape, order)
     return _to_volume(path, array, _read_side_file(path, array))
+
+
+@contextlib.contextmanager
+def _loading(path: Path, kind: str) -> Iterator[None]:
+    """As `reading`; NumPy's advice to unpickle what it cannot read is kept from users."""
+    with reading(path, kind):
+        magic = _MAGIC[path.suffix.lower()]
+        with path.open('rb') as file:
+            if file.read(len(magic)) != magic:
+                raise InputError(path, f'is no {kind} ({path.stat().st_size} bytes)', f'a {kind}')
+        try:
+            yield
+        except ValueError as error:
+            if isinstance(error, InputError) or not re.search('pickle|Python objects', str(error)):
+                raise
+            found = 'cannot be read (it holds Python objects)'
+            raise InputError(path, found, 'real numbers') from error
 
 
 def side_file(path: Path) -> Path:
@@ -58,7 +78,7 @@ def _read_side_file(path: Path, array: MappedFile) -> dict[str, Any]:
 
 
 def _open_npz(path: Path, dataset: str | None) -> Volume:
-    with reading(path, 'NumPy archive'), np.load(path, allow_pickle=False) as archive:
+    with _loading(path, 'NumPy archive'), np.load(path, allow_pickle=False) as archive:
         names = [k for k in archive.files if k not in ('voxel_size_nm', 'axes', 'class_names')]
         name = dataset or ('data' if 'data' in names else _only_volume(archive, names))
         if name not in names:
@@ -103,7 +123,7 @@ def _to_volume(path: Path, array: Any, facts: dict[str, Any]) -> Volume:
 @contextlib.contextmanager
 def create_npy(path: Path, layout: Layout) -> Iterator[Callable[[np.ndarray], None]]:
     """Write a `.npy` or `.npz` slab by slab; a `.npy` gets its side file if there are facts."""
-    if path.suffix.lower() == '.npz':
+    if path.suffix.lower() in ARCHIVE_SUFFIXES:
         with _create_npz(path, layout) as append:
             yield append
         return

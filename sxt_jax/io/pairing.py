@@ -9,11 +9,10 @@ from pathlib import Path
 
 from sxt_jax.core.errors import InputError
 from sxt_jax.io import hdf5, zarr
-from sxt_jax.io.files import is_volume, split_dataset, with_dataset
+from sxt_jax.io.files import PAIR_FOLDERS, is_volume, mark_dataset, split_dataset, with_dataset
 from sxt_jax.io.tiff import natural_order
 
 LABEL_MARKS = ('.labels', '_labels', '-labels', '.label', '_label', '-label', '.mask', '_mask')
-_FOLDERS = (('images', 'labels'), ('imagesTr', 'labelsTr'))
 _CHANNEL = re.compile(r'_0000$')
 
 
@@ -81,7 +80,7 @@ def find_pairs(
         if not split_dataset(path)[0].exists():
             raise InputError(path, 'does not exist', 'a folder of volumes, or a volume')
     if labels is not None:
-        pairs, unpaired = _pair_two(image_path, Path(labels))
+        pairs, unpaired = _pair_two(image_path, Path(labels), dataset, label_dataset)
     else:
         pairs, unpaired = _pair_folder(image_path, dataset, label_dataset)
     named = [
@@ -91,23 +90,48 @@ def find_pairs(
     return named, unpaired
 
 
+def holds_pairs(
+    path: str | Path, *, dataset: str | None = None, label_dataset: str | None = None
+) -> bool:
+    """Whether a path is meant to hold images with their labels, whatever is wrong with them.
+
+    Args:
+      path, dataset, label_dataset: as `find_pairs` takes them.
+    """
+    path = Path(path)
+    if _pair_subfolders(path):
+        return True
+    files = _volumes(path)
+    marked = len(without_labels(files)) < len(files)
+    return marked or any(_own_labels(p, dataset, label_dataset) for p in files)
+
+
+def _pair_subfolders(path: Path) -> tuple[Path, Path] | None:
+    """The folders of images and of labels within a folder, where it has both."""
+    for images, labels in PAIR_FOLDERS:
+        if (path / images).is_dir() and (path / labels).is_dir():
+            return path / images, path / labels
+    return None
+
+
 def _pair_folder(
     path: Path, dataset: str | None, label_dataset: str | None
 ) -> tuple[list[Pair], list[Unpaired]]:
-    for image_name, label_name in _FOLDERS:
-        if (path / image_name).is_dir() and (path / label_name).is_dir():
-            return _pair_folders(path / image_name, path / label_name)
-    return _pair_within(path, dataset, label_dataset)
+    folders = _pair_subfolders(path)
+    return _pair_folders(*folders) if folders else _pair_within(path, dataset, label_dataset)
 
 
-def _pair_two(images: Path, labels: Path) -> tuple[list[Pair], list[Unpaired]]:
+def _pair_two(
+    images: Path, labels: Path, dataset: str | None, label_dataset: str | None
+) -> tuple[list[Pair], list[Unpaired]]:
     """Two folders by their stems; two volumes, of which one may be a folder of slices, at once."""
     if _holds_volumes(images) and _holds_volumes(labels):
         return _pair_folders(images, labels)
     for path in (images, labels):
         if _holds_volumes(path) and not is_volume(path):
             raise InputError(path, 'is a folder of volumes', 'two volumes, or two folders')
-    return [Pair(images, labels, _stem(images))], []
+    image, label = mark_dataset(images, dataset), mark_dataset(labels, label_dataset)
+    return [Pair(image, label, _stem(images))], []
 
 
 def _holds_volumes(path: Path) -> bool:
@@ -182,7 +206,7 @@ def _pair_within(
     labels = _by_stem((stem, p) for p in rest if (stem := label_stem(p)) is not None)
     images = _by_stem((_stem(p), p) for p in rest if p not in labels.values())
     if not files:
-        names = ' or '.join('+'.join(f) for f in _FOLDERS)
+        names = ' or '.join('+'.join(f) for f in PAIR_FOLDERS)
         raise InputError(path, 'no volumes here', f'pairs X.tif, X.labels.tif, or folders {names}')
     hint = ('labels named {0}.labels.* or {0}_labels.* beside it', 'an image named {}.* beside it')
     matched, missing = _match(images, labels, hint=hint)

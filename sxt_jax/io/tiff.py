@@ -6,6 +6,7 @@ extent of their data and the number of slices that the metadata promise are veri
 
 from __future__ import annotations
 
+import itertools
 import math
 import re
 import threading
@@ -15,6 +16,7 @@ from typing import Any
 
 import numpy as np
 import tifffile
+from absl import logging
 
 from sxt_jax.core.errors import InputError
 from sxt_jax.core.volume import Volume, VoxelSize
@@ -191,6 +193,40 @@ def is_slice_folder(folder: Path) -> bool:
     return len(files) > 1 and len(shapes) == 1 and None not in shapes
 
 
+def holds_single_pages(folder: Path) -> bool:
+    """Whether the TIFF files of a folder that can be read, two at least, are 2-D ones."""
+    n = 0
+    for path in slice_files(folder):
+        try:
+            if _slice_shape(path) is None:
+                return False
+        except (InputError, OSError, tifffile.TiffFileError):
+            continue
+        n += 1
+    return n > 1
+
+
+def first_missing(files: Sequence[Path]) -> int | None:
+    """The first number that the names of slices leave out, as 3 in `s_1 s_2 s_4`; None if none.
+
+    Names are compared where they differ from the one before in one number only. The smallest
+    advance is the step.
+    """
+    names = [re.split(r'(\d+)', path.stem.lower()) for path in files]
+    pairs = [p for one, other in itertools.pairwise(names) if (p := _advance(one, other))]
+    step = min((b - a for a, b in pairs), default=0)
+    return next((a + step for a, b in pairs if b - a > step), None)
+
+
+def _advance(one: Sequence[str], other: Sequence[str]) -> tuple[int, int] | None:
+    """The only number in which two split names differ, in the one and the other."""
+    changed = [(a, b) for a, b in itertools.zip_longest(one, other, fillvalue='') if a != b]
+    if len(changed) != 1 or not all(n.isdecimal() for n in changed[0]):
+        return None
+    a, b = (int(n) for n in changed[0])
+    return (a, b) if b > a else None
+
+
 def _slice_shape(path: Path) -> tuple[int, ...] | None:
     """Shape of a TIFF file of one page, None of others."""
     if count_pages(path) != 1:
@@ -228,5 +264,9 @@ def _open_folder(folder: Path) -> Volume:
     data = LazyArray(
         (len(files), *first.data.shape[1:]), first.dtype, read, where=folder, kind='TIFF folder'
     )
-    metadata = {'format': 'TIFF slices', 'n_files': len(files)}
+    metadata: dict[str, Any] = {'format': 'TIFF slices', 'n_files': len(files)}
+    missing = first_missing(files)
+    if missing is not None:
+        logging.warning('%s: the numbering of the slices leaves out %d', folder, missing)
+        metadata['missing_slice'] = missing
     return Volume(data, first.voxel_size_nm, first.axes, first.class_names, metadata)

@@ -21,6 +21,7 @@ Role = Literal['image', 'labels']
 _SIZE_TOLERANCE = 1e-3  # relative; headers round voxel sizes to about four digits
 _ANISOTROPY = 1.01
 _SHOWN_LABELS = 6
+_MANY_LABELS = 64  # more values than any of the systems has classes
 _MAX_BINS = 2**20
 
 
@@ -74,6 +75,14 @@ class Report:
         return tuple(p for p in self.problems if p.severity == 'error')
 
     @property
+    def summary(self) -> str:
+        """How many files, errors and warnings there are."""
+        n_errors = len(self.errors)
+        counts = {'file': len(self.entries), 'error': n_errors,
+                  'warning': len(self.problems) - n_errors}  # fmt: skip
+        return ', '.join(f'{n} {word}{"s" * (n != 1)}' for word, n in counts.items())
+
+    @property
     def rows(self) -> list[dict[str, Any]]:
         """One row a file, its columns as text or numbers."""
         return [_row(entry) for entry in self.entries]
@@ -113,6 +122,7 @@ class _Rules:
     values: frozenset[int] | None
     patch: tuple[int, ...] | None
     isotropic: bool
+    ignore_label: int | None = None
 
 
 def check_volumes(
@@ -138,13 +148,13 @@ def check_volumes(
     rules = _Rules(None, tuple(patch) if patch else None, isotropic)
     for path in paths:
         try:
-            files = io.list_volumes(path)
+            files = io.list_volumes(path, dataset=dataset)
         except InputError as error:
-            problems.append(_from_error(Path(path), error))
+            problems.append(_from_error(error))
             continue
         for file in files:
-            file = io.with_dataset(file, dataset)
-            entries.append(_check_file(file, file.stem, 'image', None, rules, problems, on_file))
+            name = io.split_dataset(file)[0].stem
+            entries.append(_check_file(file, name, 'image', None, rules, problems, on_file))
     _check_set(entries, problems)
     return Report(tuple(entries), tuple(problems))
 
@@ -179,11 +189,11 @@ def check_pairs(
             images, labels, dataset=dataset, label_dataset=label_dataset
         )
     except InputError as error:
-        return Report((), (_from_error(Path(images), error),))
+        return Report((), (_from_error(error),))
     problems = [Problem('error', u.file, f'has no partner; expected {u.looked_for}')
                 for u in unpaired]  # fmt: skip
     values = _allowed_values(n_classes, class_names, ignore_label)
-    rules = _Rules(values, tuple(patch) if patch else None, isotropic)
+    rules = _Rules(values, tuple(patch) if patch else None, isotropic, ignore_label)
     entries: list[Entry] = []
     for one in pairs:
         image = _check_file(one.image, one.name, 'image', one.labels, rules, problems, on_file)
@@ -205,9 +215,9 @@ def _allowed_values(
     return frozenset(values | {0} | ({ignore_label} if ignore_label is not None else set()))
 
 
-def _from_error(file: Path, error: InputError) -> Problem:
-    message = str(error).removeprefix(f'{file}: ')
-    return Problem('error', file, message)
+def _from_error(error: InputError) -> Problem:
+    message = f'{error.found}; expected {error.expected}' if error.expected else error.found
+    return Problem('error', Path(error.where), ' '.join(message.split()))
 
 
 def _check_file(
@@ -229,9 +239,12 @@ def _check_file(
             entry, format=str(volume.metadata.get('format', '')), shape=tuple(volume.data.shape),
             dtype=str(volume.dtype), axes=volume.axes, voxel_size_nm=volume.voxel_size_nm,
         )  # fmt: skip
+        if (missing := volume.metadata.get('missing_slice')) is not None:
+            message = f'the numbering of the slices leaves out {missing}'
+            problems.append(Problem('warning', file, message))
         entry = dataclasses.replace(entry, **_scan(volume, count=role == 'labels'))
     except InputError as error:
-        problems.append(_from_error(file, error))
+        problems.append(_from_error(error))
         return entry
     judge = _judge_image if role == 'image' else _judge_labels
     problems += [Problem(severity, file, message) for severity, message in judge(entry, rules)]
@@ -252,7 +265,7 @@ def _scan(volume: Volume, *, count: bool) -> dict[str, Any]:
             counts = _add_counts(counts, slab)
     seen = low <= high
     return {
-        'minimum': low if seen else None, 'maximum': high if seen else None,
+        'minimum': low + 0 if seen else None, 'maximum': high + 0 if seen else None,  # -0 is 0
         'n_nan': n_nan, 'n_inf': n_inf, 'label_counts': counts,
     }  # fmt: skip
 
@@ -308,13 +321,30 @@ def _judge_labels(entry: Entry, rules: _Rules) -> list[tuple[Severity, str]]:
     if counts is None:
         found.append(('error', 'labels are not integers'))
         return found
-    if set(counts) <= {0}:
-        found.append(('error', 'labels are empty: background only'))
-    if rules.values is not None and (outside := sorted(set(counts) - rules.values)):
+    if set(counts) <= {0, rules.ignore_label}:
+        ignored = f' and ignored voxels ({rules.ignore_label})' if set(counts) - {0} else ''
+        found.append(('error', f'labels are empty: background{ignored} only'))
+    return found + _judge_values(sorted(set(counts) - {rules.ignore_label}), rules)
+
+
+def _judge_values(values: Sequence[int], rules: _Rules) -> list[tuple[Severity, str]]:
+    found: list[tuple[Severity, str]] = []
+    outside = [v for v in values if rules.values is None or v not in rules.values]
+    negative = [v for v in outside if v < 0]
+    if negative:
         found.append(
-            ('error', f'label values {_shorten(outside)} outside the class list '
+            ('error', f'label values {_shorten(negative)} are negative; expected values from 0 on, '
+             'or the one of unlabelled voxels as ignored (--ignore_label, '
+             '--config.data.ignore_value)')
+        )  # fmt: skip
+    if rules.values is not None and (others := [v for v in outside if v >= 0]):
+        found.append(
+            ('error', f'label values {_shorten(others)} outside the class list '
              f'{_shorten(sorted(rules.values))}')
         )  # fmt: skip
+    if outside and len(values) > _MANY_LABELS:
+        message = f'{len(values)} label values: these look like instances, each would be a class'
+        found.append(('warning', message))
     return found
 
 

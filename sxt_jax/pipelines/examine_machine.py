@@ -25,6 +25,12 @@ PACKAGES = (
     'scikit-image', 'tifffile', 'mrcfile', 'h5py', 'tensorstore', 'pynrrd',
 )  # fmt: skip
 FORMATS = ('.tif', '.mrc', '.h5', '.zarr', '.npy', '.nrrd')
+_AMIRA_HEADER = """# AmiraMesh BINARY-LITTLE-ENDIAN 2.1
+define Lattice 5 4 3
+Parameters { Units { Coordinates "nm" } BoundingBox 0 40 0 30 0 40, CoordType "uniform" }
+Lattice { short Data } @1
+@1
+"""  # the box spans voxel centres: 40 nm over 5 voxels of 10 nm along x
 _GIB = 2**30
 
 
@@ -56,6 +62,7 @@ def examine_machine(*, kernel_side: int = 64) -> list[Finding]:
         *examine_devices(),
         examine_compilation_cache(),
         *(examine_format(suffix) for suffix in FORMATS),
+        examine_amira(),
         *examine_kernel(side=kernel_side),
     ]
 
@@ -109,12 +116,26 @@ def examine_compilation_cache() -> Finding:
 
 def examine_format(suffix: str) -> Finding:
     """Write a small volume in a temporary folder, read it back, compare voxels and voxel size."""
+    return _examine_round_trip(suffix, write_volume)
+
+
+def examine_amira() -> Finding:
+    """Read a small AmiraMesh file, a format that is never written."""
+
+    def write(path: Path, volume: Volume) -> None:
+        path.write_bytes(_AMIRA_HEADER.encode() + volume.data.astype('<i2').tobytes())
+
+    finding = _examine_round_trip('.am', write)
+    return dataclasses.replace(finding, found=f'{finding.found} (AmiraMesh, read only)')
+
+
+def _examine_round_trip(suffix: str, write: Callable[[Path, Volume], None]) -> Finding:
     data = np.arange(3 * 4 * 5, dtype=np.int16).reshape(3, 4, 5)  # a dtype all formats store
     volume = Volume(data, voxel_size_nm=(20.0, 10.0, 10.0))
     try:
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / f'volume{suffix}'
-            write_volume(path, volume)
+            write(path, volume)
             back = read_volume(path)
     except Exception as error:  # whatever is wrong is what the user asked to be told
         return Finding('formats', suffix, f'{type(error).__name__}: {error}', False)

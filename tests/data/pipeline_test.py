@@ -1,3 +1,4 @@
+import dataclasses
 import threading
 
 import numpy as np
@@ -71,6 +72,16 @@ def test_foreground_positions_are_foreground():
     labels = np.asarray(example.labels[(slice(None),) * 3])
     assert len(positions) == (labels == 1).sum()
     assert (labels[tuple(positions.T)] == 1).all()
+
+
+def test_every_foreground_voxel_is_as_likely_wherever_it_lies():
+    labels = np.zeros((3, 1024, 1024), np.int16)  # slabs of one slice
+    labels[0, :200, :200] = 1
+    labels[2, :100, :100] = 1
+    example = dataclasses.replace(ball_example(), labels=labels)
+    (positions,) = foreground_positions(example, 2, seed=0)
+    assert np.bincount(positions[:, 0]).tolist() == [16_000, 0, 4_000]
+    assert len(np.unique(positions, axis=0)) == len(positions)
 
 
 def test_prefetch_keeps_order_works_ahead_and_ends_its_thread():
