@@ -8,9 +8,12 @@ from typing import Any
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator, NullFormatter
 
 from sxt_jax.core.errors import InputError
 from sxt_jax.plots.figures import GRAY, colour, new_figure, tidy
+
+_MOST_LINES = 8
 
 
 def learning_curves(
@@ -28,14 +31,15 @@ def learning_curves(
         where it was measured, NaN elsewhere.
       x: the column along the horizontal axis.
       losses: columns of the left panel.
-      scores: columns of the right panel, from 0 to 1; those that are missing are left out.
+      scores: columns of the right panel, from 0 to 1; those that are missing are left out, and
+        those that are too many to be told apart.
       title: above the figure.
 
     Raises:
       InputError: the table lacks `x` or all of the losses.
     """
     losses = [name for name in losses if name in columns]
-    scores = [name for name in scores if name in columns]
+    scores = [name for name in scores if name in columns][:_MOST_LINES]
     if x not in columns or not losses:
         raise InputError('metrics', f'columns {list(columns)}', f'{x!r} and a loss')
     figure = new_figure(7.2 if scores else 3.8, 2.8)
@@ -45,6 +49,10 @@ def learning_curves(
     values = np.concatenate([np.asarray(columns[name], float) for name in losses])
     if np.nanmin(values) > 0:
         panels[0].set_yscale('log')
+        if np.nanmax(values) < 10 * np.nanmin(values):  # a decade has no tick of its own in there
+            panels[0].yaxis.set_major_locator(MaxNLocator(5))
+            panels[0].yaxis.set_major_formatter('{x:g}')
+            panels[0].yaxis.set_minor_formatter(NullFormatter())
     panels[0].set(xlabel=x, ylabel='loss')
     if scores:
         for i, name in enumerate(scores):

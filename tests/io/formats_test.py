@@ -12,7 +12,7 @@ from sxt_jax import io
 from sxt_jax.core.box import Box
 from sxt_jax.core.errors import InputError
 from sxt_jax.core.volume import Volume
-from tests.io.samples import FORMATS, VOXEL_SIZE_NM, noise, ramp
+from tests.io.samples import FORMATS, VOXEL_SIZE_NM, amira_header, noise, ramp
 
 DTYPES = ('?', 'u1', 'i1', 'u2', 'i2', 'u4', 'i4', 'u8', 'i8', 'f2', 'f4', 'f8')
 MAXIMA = (255, 256, 65535, 65536, 2**24 + 1, 2**31, 2**40)
@@ -214,3 +214,23 @@ def test_files_that_are_no_volume_are_refused(suffix, tmp_path):
 def test_missing_file_is_named(tmp_path):
     with pytest.raises(InputError, match=r'gone\.tif: does not exist'):
         io.read_volume(tmp_path / 'gone.tif')
+
+
+@pytest.mark.parametrize('suffix', ['.mrc', '.rec', '.npy', '.nrrd', '.am', '.tif', '.npz'])
+def test_a_data_set_that_is_not_there_is_refused(suffix, tmp_path):
+    path = tmp_path / f'a{suffix}'
+    if suffix == '.am':
+        path.write_bytes(amira_header((5, 6, 7)) + ramp().tobytes())
+    else:
+        io.write_volume(path, Volume(ramp()))
+    for arguments in ((f'{path}::x', None), (path, 'x')):
+        with pytest.raises(InputError, match=r"no (data set|field|image series|array) 'x'"):
+            io.open_volume(arguments[0], dataset=arguments[1])
+
+
+def test_slices_have_no_data_set(tmp_path):
+    for i in range(3):
+        io.write_volume(tmp_path / f's{i}.tif', Volume(ramp((1, 4, 5))))
+    assert io.read_volume(tmp_path).shape == (3, 4, 5)
+    with pytest.raises(InputError, match="no data set '0': a folder of slices holds one volume"):
+        io.read_volume(f'{tmp_path}::0')

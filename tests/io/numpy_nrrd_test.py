@@ -134,3 +134,27 @@ def test_text_nrrd_is_refused(tmp_path):
     nrrd.write(str(tmp_path / 'a.nrrd'), ramp(), {'encoding': 'ascii'}, index_order='C')
     with pytest.raises(InputError, match='raw, gzip or bzip2'):
         io.read_volume(tmp_path / 'a.nrrd')
+
+
+def test_advice_to_unpickle_does_not_reach_users(tmp_path):
+    objects = np.array([[[{}]]], object)
+    np.save(tmp_path / 'a.npy', objects, allow_pickle=True)
+    np.savez(tmp_path / 'a.npz', allow_pickle=True, data=objects)
+    np.savez(tmp_path / 'b.npz', allow_pickle=True, first=objects, second=ramp())
+    for name in ('text.npy', 'text.npz'):
+        (tmp_path / name).write_text('this is a shopping list\n')
+    np.savez(tmp_path / 'archive.npz', ramp())
+    (tmp_path / 'archive.npz').rename(tmp_path / 'archive.npy')
+    np.save(tmp_path / 'array.npy', ramp())
+    (tmp_path / 'array.npy').rename(tmp_path / 'array.npz')
+    for name, reason in (
+        ('a.npy', 'Python objects'), ('a.npz', 'Python objects'), ('b.npz', 'Python objects'),
+        ('text.npy', r'is no NumPy file \(24 bytes\)'), ('text.npz', 'is no NumPy archive'),
+        ('archive.npy', 'is no NumPy file'), ('array.npz', 'is no NumPy archive'),
+    ):  # fmt: skip
+        with pytest.raises(InputError, match=reason) as info:
+            io.read_volume(tmp_path / name)
+        assert 'pickle' not in str(info.value)
+        assert 'trust' not in str(info.value)
+    found = io.read_volume(tmp_path / 'b.npz', dataset='second').data
+    np.testing.assert_array_equal(found, ramp())

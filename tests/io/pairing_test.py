@@ -174,3 +174,101 @@ def test_labels_beside_their_images_are_told_from_images(tmp_path):
     touch(tmp_path, 'd.rec', 'd.labels', 'e.labels')
     found = [p.name for p in without_labels(list_volumes(tmp_path))]
     assert found == ['a.tif', 'b.ome.tif', 'c.labels.tif', 'd.rec', 'e.labels']
+
+
+def slices(folder, *shapes):
+    folder.mkdir(parents=True)
+    for i, shape in enumerate(shapes):
+        tifffile.imwrite(folder / f's{i}.tif', noise(shape))
+
+
+def test_what_should_be_a_volume_is_listed_and_told_when_opened(tmp_path):
+    touch(tmp_path, 'a.mrc')
+    for name in ('gone.tif', 'gone.zarr', '.gone.tif', 'gone.txt'):
+        (tmp_path / name).symlink_to(tmp_path / 'nowhere')
+    slices(tmp_path / 'unlike', (4, 5), (4, 6), (4, 5))
+    slices(tmp_path / 'cut', (4, 5), (4, 5), (4, 5))
+    (tmp_path / 'cut/s1.tif').write_bytes((tmp_path / 'cut/s1.tif').read_bytes()[:100])
+    for i, ordinary in enumerate(('stacks', 'images', 'labels', 'imagesTr', '.unlike')):
+        shape = (3, 4, 5) if i == 0 else (4, 5)
+        slices(tmp_path / ordinary, shape, (*shape[:-1], 6))
+    slices(tmp_path / 'one', (4, 5))
+    (tmp_path / 'empty').mkdir()
+    names = [p.name for p in io.list_volumes(tmp_path)]
+    assert names == ['a.mrc', 'cut', 'gone.tif', 'gone.zarr', 'unlike']
+    for name, reason in (('gone.tif', 'link to nothing'), ('gone.zarr', 'link to nothing'),
+                         ('unlike', r's1\.tif: .*a 2-D slice like s0\.tif'),
+                         ('cut', r's1\.tif: is truncated')):  # fmt: skip
+        with pytest.raises(InputError, match=reason):
+            io.open_volume(tmp_path / name)
+    with pytest.raises(InputError, match='has no partner'):
+        io.pair(tmp_path / 'images', tmp_path / 'stacks' / '..' / 'one')
+    pairs = io.pair(tmp_path)  # of images/ and labels/, file by file
+    assert [p.name for p in pairs] == ['s0', 's1']
+
+
+def test_folders_within_a_folder_without_volumes_are_named(tmp_path):
+    with pytest.raises(
+        InputError, match=r'no volume here; expected files ending in [^,]*(, \.\w+)*$'
+    ):
+        io.list_volumes(tmp_path)
+    touch(tmp_path, 'labels/a.tif', 'images/a.tif', '.git/a.tif', 'notes.txt')
+    with pytest.raises(InputError, match=r'\.tif.*, or one of its folders images, labels$'):
+        io.list_volumes(tmp_path)
+    for i in range(9):
+        (tmp_path / f'f{i}').mkdir()
+    with pytest.raises(InputError, match=r'folders f0, f1, f2, f3, f4, f5, …$'):
+        io.list_volumes(tmp_path)
+
+
+def test_a_data_set_of_listed_volumes(tmp_path):
+    touch(tmp_path, 'a.h5', 'b.mrc', 'c.npz', 'd.zarr', 'e.tif')
+    names = ['a.h5::x', 'b.mrc', 'c.npz::x', 'd.zarr::x', 'e.tif']
+    assert [p.name for p in io.list_volumes(tmp_path, dataset='x')] == names
+    assert [p.name for p in io.list_volumes(f'{tmp_path}::x')] == names
+    assert [io.with_dataset(n.partition('::')[0], 'x').name for n in names] == names
+    for name in ('a.h5', 'b.mrc'):  # of a file that is named itself, the data set is meant
+        one = tmp_path / name
+        assert [p.name for p in io.list_volumes(one, dataset='x')] == [f'{name}::x']
+        assert [p.name for p in io.list_volumes(f'{one}::y', dataset='x')] == [f'{name}::y']
+
+
+def test_data_sets_of_two_named_files_are_not_dropped(tmp_path):
+    for name in ('a.mrc', 'b.mrc'):
+        io.write_volume(tmp_path / name, Volume(ramp(dtype='i2')))
+    (pair,) = io.pair(tmp_path / 'a.mrc', tmp_path / 'b.mrc', label_dataset='x')
+    assert (pair.image.name, pair.labels.name) == ('a.mrc', 'b.mrc::x')
+    with pytest.raises(InputError, match=r"b\.mrc: no data set 'x'"):
+        io.read_volume(pair.labels)
+
+
+@pytest.mark.parametrize(
+    ('names', 'expected'),
+    [
+        (['images/a.tif', 'labels/a.tif'], True),
+        (['images/a.tif', 'images/a.npy', 'labels/a.tif'], True),  # wrong, but pairs
+        (['imagesTr/a.tif', 'labelsTr/b.tif'], True),
+        (['a.tif', 'a.labels.tif', 'a.npy'], True),
+        (['a.zarr', 'b.tif'], False),
+        (['images/a.tif'], False),
+        (['a.tif', 'b_labels.tif'], False),
+        (['broken.h5'], False),
+    ],
+)
+def test_holds_pairs(names, expected, tmp_path):
+    touch(tmp_path, *names)
+    assert io.holds_pairs(tmp_path) is expected
+    assert not io.holds_pairs(tmp_path / 'gone')
+
+
+def test_holds_pairs_in_one_file_and_in_empty_folders(tmp_path):
+    import h5py
+
+    with h5py.File(tmp_path / 'a.h5', 'w') as file:
+        file['raw'], file['truth'] = ramp(), ramp()
+    assert not io.holds_pairs(tmp_path)
+    assert io.holds_pairs(tmp_path, label_dataset='truth')
+    assert io.holds_pairs(tmp_path / 'a.h5', label_dataset='truth')
+    for name in ('images', 'labels'):
+        (tmp_path / 'empty' / name).mkdir(parents=True)
+    assert io.holds_pairs(tmp_path / 'empty')

@@ -241,3 +241,31 @@ def test_more_slices_promised_than_there_are(tmp_path):
         file.write(ramp((6, 7)), description='ImageJ=1.53t\nimages=5\nslices=5\n', metadata=None)
     with pytest.raises(InputError, match='5 slices'):
         io.read_volume(tmp_path / 'a.tif')
+
+
+@pytest.mark.parametrize(
+    ('names', 'missing'),
+    [
+        (['s_001', 's_002', 's_004'], 3),
+        (['s_010', 's_020', 's_040', 's_060'], 30),
+        (['z1_ch00', 'z2_ch00', 'z4_ch00'], 3),
+        (['z98', 'z99', 'z0101'], 100),
+        (['s_001', 's_002', 's_003'], None),
+        (['s_8', 's_9', 's_10', 's_11'], None),
+        (['s_10', 's_20', 's_30'], None),
+        (['s_3', 's_7'], None),
+        (['a_1', 'a_2', 'b_1', 'b_2', 'c'], None),
+        (['left', 'right', 'up'], None),
+    ],
+)
+def test_a_gap_in_the_numbers_of_slices_is_told(names, missing, tmp_path, caplog):
+    for name in names:
+        tifffile.imwrite(tmp_path / f'{name}.tif', noise((4, 5)))
+    with caplog.at_level('WARNING', logger='absl'):
+        volume = io.open_volume(tmp_path)
+    assert volume.shape == (len(names), 4, 5)
+    assert volume.metadata.get('missing_slice') == missing
+    told = [r.getMessage() for r in caplog.records]
+    assert told == (
+        [f'{tmp_path}: the numbering of the slices leaves out {missing}'] if missing else []
+    )
