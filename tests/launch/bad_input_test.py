@@ -9,6 +9,7 @@ import pytest
 
 from sxt_jax.core.volume import Volume
 from sxt_jax.io import list_volumes, read_volume, write_volume
+from sxt_jax.training.checkpoint import list_checkpoints
 from tests.launch.processes import TINY, run, start, tiny, write_balls
 
 pytestmark = pytest.mark.process
@@ -235,6 +236,19 @@ def test_a_terminated_segmentation_leaves_nothing(trained, tmp_path):
     assert process.returncode == 130
     assert _last_line(log) == 'interrupted'
     assert list(output.iterdir()) == []
+
+
+def test_a_terminated_training_run_saves_and_says_so(trained, tmp_path):
+    workdir = tmp_path / 'run'
+    flags = (f'--config.data.train={trained / "data"}', f'--workdir={workdir}')
+    process = start('train', *tiny('--config.epochs=1000'), *flags)
+    while process.poll() is None and not list_checkpoints(workdir):
+        time.sleep(0.05)
+    process.terminate()
+    _, log = process.communicate(timeout=60)
+    assert process.returncode == 130
+    step = list_checkpoints(workdir)[-1].name
+    assert f'interrupted after step {step}; saved {step}; expected the same command' in log
 
 
 def test_a_full_disk_leaves_nothing(trained, tmp_path):
