@@ -136,7 +136,7 @@ def test_text_nrrd_is_refused(tmp_path):
         io.read_volume(tmp_path / 'a.nrrd')
 
 
-def test_advice_to_unpickle_does_not_reach_users(tmp_path):
+def test_advice_of_numpy_does_not_reach_users(tmp_path):
     objects = np.array([[[{}]]], object)
     np.save(tmp_path / 'a.npy', objects, allow_pickle=True)
     np.savez(tmp_path / 'a.npz', allow_pickle=True, data=objects)

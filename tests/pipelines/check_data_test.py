@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import functools
 import os
 import subprocess
 import sys
@@ -14,7 +15,7 @@ import pytest
 
 from sxt_jax import io
 from sxt_jax.core.errors import InputError
-from sxt_jax.core.volume import Volume
+from sxt_jax.core.volume import Volume, slabs
 from sxt_jax.pipelines import check_data
 from sxt_jax.pipelines.check_data import Problem, check_pairs, check_volumes
 
@@ -63,6 +64,10 @@ CASES = {
     'empty': ((image(), labels() * 0), 'labels are empty: background only', 'labels'),
     'outside': ((image(), labels() * 2), 'label values 4 outside the class list 0 1 2', 'labels'),
     'fraction': ((image(), labels().astype('f4') / 2), 'labels are not integers', 'labels'),
+    'negative': ((image(), labels().astype('i2') - 1),
+                 'label values -1 are negative; expected values from 0 on, or the one of '
+                 'unlabelled voxels as ignored (--ignore_label, --config.data.ignore_value)', 'labels'),
+    'minus zero': ((image() * -0.0, labels()), 'is constant: every voxel is 0', 'images'),
     'constant': ((image() * 0 + 7, labels()), 'is constant: every voxel is 7', 'images'),
     'nan': ((np.where(image() > 99, np.nan, image()).astype('f4'), labels()),
             f'{int((image() > 99).sum())} NaN and 0 infinite voxels', 'images'),
@@ -128,6 +133,85 @@ def test_class_names_and_ignored_label(tmp_path):
     assert 'label values 255' in str(check_pairs(tmp_path, class_names={5: 'cell'}).problems)
 
 
+@pytest.mark.parametrize('values', [[0, 255], [255]])
+def test_labels_with_nothing_but_ignored_voxels_are_empty(values, tmp_path):
+    put(tmp_path, 'a', image(), np.resize(values, (8, 9, 10)).astype('u1'))
+    assert told(check_pairs(tmp_path, ignore_label=255)) == {
+        ('a.tif', 'labels are empty: background and ignored voxels (255) only')
+    }
+    assert check_pairs(tmp_path, ignore_label=254).errors == ()
+
+
+def test_negative_labels_may_be_ignored_or_a_class(tmp_path):
+    put(tmp_path, 'a', image(), labels().astype('i2') - 1)
+    for allowed in ({'ignore_label': -1}, {'class_names': {-1: 'air', 1: 'cell'}}):
+        assert check_pairs(tmp_path, **allowed).problems == ()
+    errors = told(check_pairs(tmp_path, class_names={7: 'cell'}))
+    assert {text.split(';')[0] for _, text in errors} == {
+        'label values -1 are negative', 'label values 1 outside the class list 0 7',
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(('n', 'warned'), [(64, False), (65, True), (640, True)])
+def test_many_label_values_look_like_instances(n, warned, tmp_path):
+    put(tmp_path, 'a', image(), (np.arange(720).reshape(8, 9, 10) % n).astype('u2'))
+    text = f'{n} label values: these look like instances, each would be a class'
+    report = check_pairs(tmp_path)
+    assert told(report, 'warning') == ({('a.tif', text)} if warned else set())
+    assert report.errors == ()
+    assert check_pairs(tmp_path, n_classes=n).problems == ()  # the user knows
+
+
+def test_a_gap_in_the_slices_is_a_warning(tmp_path):
+    for folder, data in (('images', image()), ('labels', labels())):
+        for i in (1, 2, 4):
+            io.write_volume(tmp_path / folder / f'a/s_{i:03}.tif', Volume(data[i : i + 1], SIZE))
+    message = ('a', 'the numbering of the slices leaves out 3')
+    for report in (check_pairs(tmp_path), check_volumes(tmp_path / 'images')):
+        assert told(report, 'warning') == {message}
+        assert report.errors == ()
+    assert len(check_pairs(tmp_path).problems) == 2
+
+
+def test_files_are_named_once_in_messages(tmp_path):
+    put(tmp_path, 'c0', image(), labels())
+    io.write_volume(tmp_path / 'images/c0.npy', Volume(image()))
+    twin = f'error: {tmp_path}/images/c0.tif: has the same stem as c0.npy; expected one file a stem'
+    assert [str(p) for p in check_pairs(tmp_path).problems] == [twin]
+    io.write_volume(tmp_path / 'many.h5', Volume(image()), dataset='a')
+    for report in (check_volumes(f'{tmp_path}/many.h5::zz'),
+                   check_volumes(tmp_path / 'many.h5', dataset='zz')):  # fmt: skip
+        (problem,) = report.problems
+        assert str(problem) == f"error: {tmp_path}/many.h5: no dataset 'zz'; expected one of ['a']"
+        assert report.entries[0].name == 'many'
+
+
+def test_a_data_set_of_a_file_without_is_an_error(tmp_path):
+    io.write_volume(tmp_path / 'a.mrc', Volume(image(), SIZE))
+    (problem,) = check_volumes(tmp_path / 'a.mrc', dataset='raw').problems
+    assert "no data set 'raw'" in str(problem)
+    assert check_volumes(tmp_path, dataset='raw').problems == ()  # meant for other files of it
+
+
+def test_a_bad_entry_of_a_folder_does_not_stop_the_others(tmp_path):
+    io.write_volume(tmp_path / 'a.tif', Volume(image(), SIZE))
+    (tmp_path / 'b.tif').symlink_to(tmp_path / 'nowhere.tif')
+    for i in (8, 9):
+        io.write_volume(tmp_path / f'c/s{i}.tif', Volume(image(0, (1, 5, i)), SIZE))
+    report = check_volumes(tmp_path)
+    assert [(e.name, e.shape is not None) for e in report.entries] == [
+        ('a', True), ('b', False), ('c', False),
+    ]  # fmt: skip
+    assert {p.file.relative_to(tmp_path).as_posix() for p in report.errors} == {'b.tif', 'c/s9.tif'}
+
+
+def test_summary_counts_in_words(tmp_path):
+    put(tmp_path, 'a', image() * 0, labels(), size=None)
+    assert check_volumes(tmp_path / 'images').summary == '1 file, 1 error, 1 warning'
+    assert check_pairs(tmp_path).summary == '2 files, 1 error, 1 warning'
+    assert check_volumes(tmp_path / 'gone').summary == '0 files, 1 error, 0 warnings'
+
+
 def test_whole_numbers_in_float_labels_are_labels(tmp_path):
     put(tmp_path, 'a', image(), labels().astype('f4'))
     report = check_pairs(tmp_path, n_classes=3)
@@ -182,7 +266,7 @@ def test_several_paths_and_the_callback(tmp_path):
 
 
 def test_statistics_need_little_memory(tmp_path, monkeypatch):
-    monkeypatch.setattr(check_data, '_SLAB_BYTES', 2**18)
+    monkeypatch.setattr(check_data, 'slabs', functools.partial(slabs, max_bytes=2**18))
     peaks = []
     for n in (32, 256):
         io.write_volume(tmp_path / f'{n}.npy', Volume(labels(0, (n, 128, 128))))
@@ -230,3 +314,54 @@ def test_launch_check(tmp_path):
     assert run.returncode == 2
     assert 'labels/a.h5: labels are empty: background only' in run.stdout
     assert 'Traceback' not in run.stderr
+
+
+@pytest.mark.process
+def test_launch_check_tells_what_is_wrong_with_pairs_and_flags(tmp_path):
+    put(tmp_path / 'twins', 'c0', image(), labels())
+    io.write_volume(tmp_path / 'twins/images/c0.npy', Volume(image()))
+    for name in ('images', 'labels'):
+        (tmp_path / 'empty' / name).mkdir(parents=True)
+    for folder, words in (('twins', 'images/c0.tif: has the same stem as c0.npy'),
+                          ('empty', 'images: no volumes here')):  # fmt: skip
+        run = launch(f'--input={tmp_path / folder}')
+        assert run.returncode == 2
+        assert words in run.stdout
+        assert '0 files, 1 error, 0 warnings' in run.stdout
+
+
+REFUSE_FLAGS = """
+import sys
+from absl import flags
+from launch import check
+from sxt_jax.core.errors import InputError
+
+for flag in sys.argv[2:]:
+    flags.FLAGS.unparse_flags()
+    flags.FLAGS['patch'].unparse(), flags.FLAGS['n_classes'].unparse()
+    flags.FLAGS(['check', sys.argv[1], flag])
+    try:
+        status = check.main([])
+    except InputError as error:
+        print(flag, error, sep='|')
+    else:
+        print(flag, status, sep='|')
+"""
+
+
+@pytest.mark.process
+def test_flags_of_launch_check(tmp_path):
+    put(tmp_path, 'a', image(), labels())
+    wrong = ['--patch=1,2', '--patch=8,8,0', '--patch=8,8,-8', '--patch=a,b,c', '--patch=8,8,8,8',
+             '--patch=', '--patch=8.5,8,8', '--n_classes=0', '--n_classes=-3']  # fmt: skip
+    run = subprocess.run(
+        [sys.executable, '-c', REFUSE_FLAGS, f'--input={tmp_path}', *wrong, '--patch=8,8, 8'],
+        capture_output=True, text=True, cwd=ROOT, env={**os.environ, 'JAX_PLATFORMS': 'cpu'},
+    )  # fmt: skip
+    assert run.returncode == 0, run.stderr
+    told = dict(line.split('|') for line in run.stdout.splitlines() if '|' in line)
+    assert told.pop('--patch=8,8, 8') == '0'
+    assert list(told) == wrong
+    for flag, text in told.items():
+        name, _, value = flag.partition('=')
+        assert text.startswith(f'{name}: {value or "nothing"}; expected ')

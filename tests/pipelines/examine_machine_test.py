@@ -21,6 +21,16 @@ def test_every_format_works_here(suffix):
     assert finding.found.startswith('works')
 
 
+def test_amira_is_read(monkeypatch):
+    finding = room.examine_amira()
+    assert finding == Finding('formats', '.am', 'works (AmiraMesh, read only)')
+    assert finding in room.examine_machine(kernel_side=4)
+    monkeypatch.setattr(room, '_AMIRA_HEADER', room._AMIRA_HEADER.replace('nm', 'um'))
+    assert not room.examine_amira().works
+    monkeypatch.setattr(room, '_AMIRA_HEADER', '# AmiraMesh')
+    assert 'truncated' in room.examine_amira().found
+
+
 def _with_back(monkeypatch, change):
     written = {}
     monkeypatch.setattr(room, 'write_volume', lambda path, volume: written.update(v=volume))
