@@ -66,7 +66,8 @@ CASES = {
     'fraction': ((image(), labels().astype('f4') / 2), 'labels are not integers', 'labels'),
     'negative': ((image(), labels().astype('i2') - 1),
                  'label values -1 are negative; expected values from 0 on, or the one of '
-                 'unlabelled voxels as ignored (--ignore_label, --config.data.ignore_value)', 'labels'),
+                 'unlabelled voxels as ignored (--ignore_label, --config.data.ignore_value)',
+                 'labels'),
     'minus zero': ((image() * -0.0, labels()), 'is constant: every voxel is 0', 'images'),
     'constant': ((image() * 0 + 7, labels()), 'is constant: every voxel is 7', 'images'),
     'nan': ((np.where(image() > 99, np.nan, image()).astype('f4'), labels()),
