@@ -179,7 +179,8 @@ def open_volume(path: str | Path, *, dataset: str | None = None, level: int = 0)
         raise InputError(path, 'is no volume', f'a file ending in {", ".join(SUFFIXES)}')
     if dataset and (is_slices or not found.has_datasets):
         kind = 'a folder of slices' if is_slices else f'this format ({found.name})'
-        raise InputError(path, f'no data set {dataset!r}: {kind} holds one volume', 'its path alone')
+        reason = f'no data set {dataset!r}: {kind} holds one volume'
+        raise InputError(path, reason, 'its path alone')
     try:
         volume = found.open(path, dataset=dataset, level=level)
     except OSError as error:
