@@ -73,7 +73,7 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
 def _explain(path: Path, error: OSError) -> Exception:
     if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
         return InputError(path, 'the disk is full', 'free space for the result')
-    return InputError(path, f'cannot be written ({error.strerror})', 'a writable folder')
+    return InputError(path, f'cannot be written ({error.strerror or error})', 'a writable folder')
 
 
 def check_writable(folder: str | Path) -> None:

@@ -38,7 +38,6 @@ from sxt_jax.io import (
     open_volume,
     open_writer,
     split_dataset,
-    with_dataset,
     without_labels,
     write_volume,
 )
@@ -128,7 +127,7 @@ def segment_files(
 
     Args:
       checkpoint: workdir of a training run, or a folder of one checkpoint.
-      source: a file or a folder.
+      source: a file or a folder; in a folder, labels that lie beside their images are left out.
       output: folder for the results, each named as its source.
       options: what is wanted besides labels.
 
@@ -142,7 +141,7 @@ def segment_files(
     for name in ('clean', 'fill'):
         if not 0 <= getattr(options, name) <= 1:
             raise InputError(name, f'{getattr(options, name)}', 'a share of 0 … 1')
-    sources = [with_dataset(path, options.dataset) for path in find_sources(source)]
+    sources = without_labels(list_volumes(source, dataset=options.dataset))
     output = Path(output)
     if output.resolve() in {split_dataset(path)[0].resolve().parent for path in sources}:
         raise InputError(output, 'the folder of the inputs', 'another folder for the results')
@@ -207,15 +206,6 @@ def load_segmenter(checkpoint: str | Path, *, mirror: str = '') -> Segmenter:
         voxel_size_nm=tuple(voxel_size) if voxel_size else None,
         device_mesh=make_device_mesh(),
     )
-
-
-def find_sources(source: str | Path) -> list[Path]:
-    """The volumes that `source` names; labels that lie beside their images are left out.
-
-    Raises:
-      InputError: there is none.
-    """
-    return without_labels(list_volumes(source))
 
 
 def label_path(source: Path, output: Path) -> Path:
