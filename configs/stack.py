@@ -4,8 +4,8 @@
 
 Random patches, two fifths of them centred on a labelled object, with mirror images, quarter turns,
 changed brightness and noise; cross-entropy and Dice; Adam with a cosine schedule. With one pair in
-DIR, the last fifth of its longest axis is held out for validation. A thousand steps take about ten
-minutes on two CPU cores. The README's table of results has the scores on real stacks.
+DIR, the last fifth of its longest axis is held out for validation. A thousand steps take about
+twenty minutes on two CPU cores. The README's table of results has the scores on real stacks.
 
 Variants:
     configs/stack.py              voxels about as long in z as in y and x

@@ -55,9 +55,10 @@ class Checkpoint:
         """
         _verify(self.path)
         with ocp.PyTreeCheckpointer() as checkpointer:
-            saved = checkpointer.metadata(self.path / _STATE).item_metadata.tree
+            state = (self.path / _STATE).absolute()  # Orbax finds nothing at relative paths
+            saved = checkpointer.metadata(state).item_metadata.tree
             as_numpy = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), saved)
-            return checkpointer.restore(self.path / _STATE, restore_args=as_numpy)
+            return checkpointer.restore(state, restore_args=as_numpy)
 
 
 def save_checkpoint(

@@ -1,6 +1,7 @@
 """The demo's files are there and agree with each other, however badly its network is trained."""
 
 import csv
+import dataclasses
 
 import numpy as np
 import pytest
@@ -24,7 +25,11 @@ def result(tmp_path_factory):
     config.inference.overlap = (8, 8, 8)
     config.data.steps_per_epoch = 12
     output = tmp_path_factory.mktemp('demo')
-    return demonstrate(config, output), output
+    with pytest.MonkeyPatch.context() as patch:  # as users do: a folder where they are
+        patch.chdir(output)
+        found = demonstrate(config, 'out')
+    files = {what: output / path for what, path in found.files.items()}
+    return dataclasses.replace(found, files=files), output / 'out'
 
 
 def test_every_file_it_names_is_there(result):

@@ -52,6 +52,15 @@ def test_what_is_saved_is_restored_in_the_same_structure(tmp_path):
     assert len(restored['params']['conv']['kernel'].devices()) == 8
 
 
+def test_paths_relative_to_the_working_directory(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    _save('run', 3)
+    for checkpoint in (latest_checkpoint('run'), best_checkpoint('run', metric='dice')):
+        restored = restore_into(checkpoint, _tree(), device_mesh=make_device_mesh())
+        _assert_same(restored, _tree(3))
+    _assert_same(open_checkpoint('run/checkpoints/3').restore()['params'], _tree(3)['params'])
+
+
 def test_no_checkpoint_is_none_and_wrong_folder_an_error(tmp_path):
     assert latest_checkpoint(tmp_path) is None
     with pytest.raises(InputError, match='no checkpoint'):
