@@ -125,12 +125,17 @@ def _set_up() -> None:
     handler = logging.get_absl_handler()
     handler.python_handler.stream = _AboveBars()
     handler.setFormatter(python_logging.Formatter('%(asctime)s %(message)s', '%H:%M:%S'))
-    # Orbax tells a dozen lines at every checkpoint; its warnings are shown.
-    handler.addFilter(lambda r: 'orbax' not in r.pathname or r.levelno > python_logging.INFO)
+    handler.addFilter(_is_told)
     if _REQUIRE_ACCELERATOR.value:
         from sxt_jax.core.devices import require_accelerator
 
         require_accelerator()
+
+
+def _is_told(record: python_logging.LogRecord) -> bool:
+    """Not the news of libraries: Orbax tells a dozen lines a checkpoint. Their warnings are."""
+    ours = 'sxt_jax' in record.pathname or 'site-packages' not in record.pathname
+    return ours or record.levelno > python_logging.INFO
 
 
 class _AboveBars:
