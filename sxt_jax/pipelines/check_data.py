@@ -8,111 +8,28 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 
 from sxt_jax import io
 from sxt_jax.core.errors import InputError
 from sxt_jax.core.volume import Volume, VoxelSize, slabs
+from sxt_jax.pipelines.check_report import (
+    Entry,
+    Problem,
+    Report,
+    Role,
+    Severity,
+    shorten,
+    size_text,
+    times,
+)
 
-Severity = Literal['error', 'warning']
-Role = Literal['image', 'labels']
 _SIZE_TOLERANCE = 1e-3  # relative; headers round voxel sizes to about four digits
 _ANISOTROPY = 1.01
-_SHOWN_LABELS = 6
 _MANY_LABELS = 64  # more values than any of the systems has classes
 _MAX_BINS = 2**20
-
-
-@dataclasses.dataclass(frozen=True)
-class Problem:
-    """What is wrong with a file; work on it fails if it is an 'error'."""
-
-    severity: Severity
-    file: Path
-    message: str
-
-    def __str__(self) -> str:
-        return f'{self.severity}: {self.file}: {self.message}'
-
-
-@dataclasses.dataclass(frozen=True)
-class Entry:
-    """What one file holds; all fields after `role` are None where it cannot be read.
-
-    Attributes:
-      name: stem shared by image and labels.
-      partner: its labels or image.
-      label_counts: voxels of each value, of integer labels only.
-    """
-
-    name: str
-    file: Path
-    role: Role
-    partner: Path | None = None
-    format: str | None = None
-    shape: tuple[int, ...] | None = None
-    dtype: str | None = None
-    axes: str | None = None
-    voxel_size_nm: VoxelSize | None = None
-    minimum: float | None = None
-    maximum: float | None = None
-    n_nan: int | None = None
-    n_inf: int | None = None
-    label_counts: Mapping[int, int] | None = None
-
-
-@dataclasses.dataclass(frozen=True)
-class Report:
-    """The files of a data set and their problems."""
-
-    entries: tuple[Entry, ...]
-    problems: tuple[Problem, ...]
-
-    @property
-    def errors(self) -> tuple[Problem, ...]:
-        return tuple(p for p in self.problems if p.severity == 'error')
-
-    @property
-    def summary(self) -> str:
-        """How many files, errors and warnings there are."""
-        n_errors = len(self.errors)
-        counts = {'file': len(self.entries), 'error': n_errors,
-                  'warning': len(self.problems) - n_errors}  # fmt: skip
-        return ', '.join(f'{n} {word}{"s" * (n != 1)}' for word, n in counts.items())
-
-    @property
-    def rows(self) -> list[dict[str, Any]]:
-        """One row a file, its columns as text or numbers."""
-        return [_row(entry) for entry in self.entries]
-
-    @property
-    def columns(self) -> dict[str, list[Any]]:
-        """The rows as columns, for `io.write_table`."""
-        rows = self.rows
-        return {key: [row[key] for row in rows] for key in _row(_EMPTY)}
-
-    def format_table(self) -> str:
-        """The rows as aligned text, columns without content left out."""
-        cells = {k: [_text(v) for v in column] for k, column in self.columns.items()}
-        cells = {k: v for k, v in cells.items() if any(c not in ('', '-') for c in v)}
-        widths = {k: max(len(k), *map(len, v)) for k, v in cells.items()}
-        lines = ['  '.join(k.ljust(w) for k, w in widths.items())]
-        for i in range(len(self.entries)):
-            lines.append('  '.join(cells[k][i].ljust(w) for k, w in widths.items()))
-        return '\n'.join(line.rstrip() for line in lines)
-
-    def raise_if_errors(self) -> None:
-        """Raise the first error, saying how many more there are.
-
-        Raises:
-          InputError: there are errors.
-        """
-        if self.errors:
-            n = len(self.errors) - 1
-            more = f' ({n} more error{"s" * (n > 1)}: see launch.check)' if n else ''
-            raise InputError(self.errors[0].file, self.errors[0].message + more)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -297,12 +214,12 @@ def _judge_image(entry: Entry, rules: _Rules) -> list[tuple[Severity, str]]:
     shape = (entry.shape or ())[:3]
     if rules.patch and any(n < p for n, p in zip(shape, rules.patch, strict=False)):
         found.append(
-            ('warning', f'shape {_times(shape)} is smaller than a patch {_times(rules.patch)}: '
+            ('warning', f'shape {times(shape)} is smaller than a patch {times(rules.patch)}: '
              'it will be padded')
         )  # fmt: skip
     size = entry.voxel_size_nm
     if rules.isotropic and size and max(size) > _ANISOTROPY * min(size):
-        found.append(('warning', f'voxels of {_size(size)} nm are not cubic, which is assumed'))
+        found.append(('warning', f'voxels of {size_text(size)} nm are not cubic, which is assumed'))
     return found
 
 
@@ -333,14 +250,14 @@ def _judge_values(values: Sequence[int], rules: _Rules) -> list[tuple[Severity, 
     negative = [v for v in outside if v < 0]
     if negative:
         found.append(
-            ('error', f'label values {_shorten(negative)} are negative; expected values from 0 on, '
+            ('error', f'label values {shorten(negative)} are negative; expected values from 0 on, '
              'or the one of unlabelled voxels as ignored (--ignore_label, '
              '--config.data.ignore_value)')
         )  # fmt: skip
     if rules.values is not None and (others := [v for v in outside if v >= 0]):
         found.append(
-            ('error', f'label values {_shorten(others)} outside the class list '
-             f'{_shorten(sorted(rules.values))}')
+            ('error', f'label values {shorten(others)} outside the class list '
+             f'{shorten(sorted(rules.values))}')
         )  # fmt: skip
     if outside and len(values) > _MANY_LABELS:
         message = f'{len(values)} label values: these look like instances, each would be a class'
@@ -353,14 +270,14 @@ def _check_pair(image: Entry, labels: Entry, problems: list[Problem]) -> None:
         return
     if image.shape[:3] != labels.shape[:3]:
         message = (
-            f'shape {_times(labels.shape[:3])} differs from {_times(image.shape[:3])} of its image '
+            f'shape {times(labels.shape[:3])} differs from {times(image.shape[:3])} of its image '
             f'{image.file.name}'
         )
         problems.append(Problem('error', labels.file, message))
     if not _same_size(image.voxel_size_nm, labels.voxel_size_nm):
         message = (
-            f'voxel size {_size(labels.voxel_size_nm)} nm differs from '
-            f'{_size(image.voxel_size_nm)} nm of its image {image.file.name}'
+            f'voxel size {size_text(labels.voxel_size_nm)} nm differs from '
+            f'{size_text(image.voxel_size_nm)} nm of its image {image.file.name}'
         )
         problems.append(Problem('warning', labels.file, message))
 
@@ -388,8 +305,8 @@ def _check_set(images: Sequence[Entry], problems: list[Problem]) -> None:
             problems.append(Problem('error', entry.file, message))
         if sized and not _same_size(entry.voxel_size_nm, sized.voxel_size_nm):
             message = (
-                f'voxel size {_size(entry.voxel_size_nm)} nm differs from '
-                f'{_size(sized.voxel_size_nm)} nm of {sized.file.name}'
+                f'voxel size {size_text(entry.voxel_size_nm)} nm differs from '
+                f'{size_text(sized.voxel_size_nm)} nm of {sized.file.name}'
             )
             problems.append(Problem('warning', entry.file, message))
     unsized = [e for e in read if e.voxel_size_nm is None]
@@ -400,46 +317,3 @@ def _check_set(images: Sequence[Entry], problems: list[Problem]) -> None:
 
 def _channels(entry: Entry) -> int:
     return entry.shape[3] if entry.shape is not None and len(entry.shape) > 3 else 1
-
-
-def _row(entry: Entry) -> dict[str, Any]:
-    counts = entry.label_counts
-    return {
-        'name': entry.name,
-        'file': str(entry.file),
-        'role': entry.role,
-        'format': entry.format,
-        'shape': _times(entry.shape) if entry.shape else None,
-        'dtype': entry.dtype,
-        'axes': entry.axes,
-        'voxel_size_nm': _size(entry.voxel_size_nm) if entry.voxel_size_nm else None,
-        'min': entry.minimum,
-        'max': entry.maximum,
-        'nan': entry.n_nan,
-        'inf': entry.n_inf,
-        'labels': _shorten([f'{v}:{n}' for v, n in sorted(counts.items())]) if counts else None,
-        'pair': entry.partner.name if entry.partner else None,
-    }
-
-
-_EMPTY = Entry('', Path(), 'image')
-
-
-def _text(value: Any) -> str:
-    if value is None:
-        return '-'
-    return f'{value:.6g}' if isinstance(value, float) else str(value)
-
-
-def _times(shape: Sequence[int]) -> str:
-    return '×'.join(str(n) for n in shape)
-
-
-def _size(size: VoxelSize | None) -> str:
-    return '×'.join(f'{s:.6g}' for s in size) if size else 'unknown'
-
-
-def _shorten(values: Sequence[Any]) -> str:
-    shown = ' '.join(str(v) for v in values[:_SHOWN_LABELS])
-    n = len(values)
-    return shown if n <= _SHOWN_LABELS else f'{shown} … {values[-1]} ({n} values)'

@@ -17,7 +17,8 @@ from sxt_jax import io
 from sxt_jax.core.errors import InputError
 from sxt_jax.core.volume import Volume, slabs
 from sxt_jax.pipelines import check_data
-from sxt_jax.pipelines.check_data import Problem, check_pairs, check_volumes
+from sxt_jax.pipelines.check_data import check_pairs, check_volumes
+from sxt_jax.pipelines.check_report import Problem
 
 SIZE = (10.0, 20.0, 20.0)
 ROOT = Path(check_data.__file__).parents[2]
