@@ -48,6 +48,7 @@ def get_config(variant: str = '') -> ConfigDict:
 
 def _shrink(config: ConfigDict) -> None:
     config.model.filters = (8, 16, 32)
+    config.model.norm_momentum = 0.9
     config.epochs = 2
     config.batch_size = 8
     config.data.working_shape = (64, 64, 64)
