@@ -1,6 +1,5 @@
 """Bad input: one line, status 2, nothing half-written."""
 
-import resource
 import shutil
 import time
 
@@ -253,18 +252,13 @@ def test_a_terminated_training_run_saves_and_says_so(trained, tmp_path):
 
 def test_a_full_disk_leaves_nothing(trained, tmp_path):
     """Files cannot grow beyond a limit: to the write of a checkpoint, a full disk."""
-    limit = 20_000
-
-    def restrict():
-        resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
-
     log = run(
         'train',
         *tiny('--config.model.filters=(16, 32)'),
         f'--config.data.train={trained / "data"}',
         f'--workdir={tmp_path / "run"}',
         status=2,
-        preexec_fn=restrict,
+        file_limit_kib=20,
     )
     assert 'disk is full' in _last_line(log)
     assert list((tmp_path / 'run' / 'checkpoints').iterdir()) == []

@@ -32,18 +32,20 @@ def tiny(*flags: str) -> tuple[str, ...]:
     return (*(flag for flag in TINY if flag.partition('=')[0] not in changed), *flags)
 
 
-def start(script: str, *flags: str, **options: Any) -> subprocess.Popen:
-    """A launch script, running, on one CPU device."""
+def start(script: str, *flags: str, file_limit_kib: int | None = None) -> subprocess.Popen:
+    """A launch script, running, on one CPU device; its files may be kept from growing."""
+    command = [sys.executable, '-m', f'launch.{script}', *flags]
+    if file_limit_kib is not None:
+        command = ['bash', '-c', f'ulimit -f {file_limit_kib} && exec "$@"', 'limited', *command]
     environment = {k: v for k, v in os.environ.items() if k != 'XLA_FLAGS'}
     environment |= {'JAX_PLATFORMS': 'cpu'}
     return subprocess.Popen(
-        [sys.executable, '-m', f'launch.{script}', *flags],
+        command,
         cwd=ROOT,
         env=environment,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-        **options,
     )
 
 
