@@ -5,7 +5,9 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import re
 import shutil
+import socket
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,6 +15,38 @@ from pathlib import Path
 from sxt_jax.core.errors import InputError
 
 TEMPORARY_MARK = '.incomplete-'
+
+
+def _temporary(path: Path) -> Path:
+    """Beside `path`, with the same suffix, and telling who writes it."""
+    writer = f'{_machine()}.{os.getpid()}.{uuid.uuid4().hex[:8]}'
+    return path.with_name(f'{TEMPORARY_MARK}{writer}-{path.name}')
+
+
+def _machine() -> str:
+    return re.sub(r'\W', '_', socket.gethostname())
+
+
+def remove_abandoned(folder: str | Path) -> None:
+    """Delete unfinished results whose writer, on this machine, is no longer there.
+
+    What others are writing, and what other machines left, stays.
+    """
+    pattern = re.compile(re.escape(f'{TEMPORARY_MARK}{_machine()}.') + r'(\d+)\.')
+    for path in Path(folder).glob(f'{TEMPORARY_MARK}*'):
+        found = pattern.match(path.name)
+        if found and not _is_running(int(found[1])):
+            _remove(path)
+
+
+def _is_running(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:  # another user's
+        return True
+    return True
 
 
 def _sync(path: Path) -> None:
@@ -36,7 +70,7 @@ def _remove(path: Path) -> None:
 
 def _replace(temporary: Path, path: Path) -> None:
     if path.is_dir():  # os.replace cannot put a folder over a filled one
-        old = path.with_name(f'{TEMPORARY_MARK}{uuid.uuid4().hex[:8]}-{path.name}')
+        old = _temporary(path)
         os.replace(path, old)
         os.replace(temporary, path)
         _remove(old)
@@ -56,7 +90,7 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
       InputError: the disk is full, or the folder cannot be written to.
     """
     path = Path(path)
-    temporary = path.with_name(f'{TEMPORARY_MARK}{uuid.uuid4().hex[:8]}-{path.name}')
+    temporary = _temporary(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         yield temporary

@@ -14,7 +14,7 @@ import numpy as np
 from absl import logging
 from jax.sharding import Mesh
 
-from sxt_jax.core.atomic import check_writable
+from sxt_jax.core.atomic import check_writable, remove_abandoned
 from sxt_jax.core.devices import compute_dtype, make_device_mesh
 from sxt_jax.core.errors import InputError
 from sxt_jax.core.progress import progress_bar
@@ -151,6 +151,7 @@ def segment_files(
         if other != path:
             raise InputError(path, f'its labels would replace those of {other}', 'other names')
     check_writable(output)
+    remove_abandoned(output)
     segmenter = load_segmenter(checkpoint, mirror=options.mirror)
     outcomes = []
     for path in progress_bar(sources, unit='file', desc='segmenting', disable=len(sources) < 2):

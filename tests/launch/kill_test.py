@@ -83,4 +83,4 @@ def test_segmentation_killed_anywhere_leaves_nothing_that_looks_complete(tmp_pat
             np.testing.assert_array_equal(read_volume(path).data, whole[path.name].data)
     assert n_cut > 0
     run('segment', *flags, f'--output={output}', '--skip_existing')
-    assert {p.name for p in list_volumes(output)} == set(whole)
+    assert {p.name for p in output.iterdir()} == set(whole)
