@@ -201,7 +201,8 @@ class _PatientFile(io.RawIOBase):
         return len(data)
 
     def flush(self) -> None:
-        self._attempt(self._file.flush)
+        if not self._file.closed:  # else this object is only being disposed of
+            self._attempt(self._file.flush)
 
     def truncate(self, size: int | None = None) -> int:
         self._attempt(lambda: self._file.truncate(size))
