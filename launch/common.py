@@ -8,6 +8,7 @@ import re
 import resource
 import signal
 import sys
+import threading
 import traceback
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -42,6 +43,7 @@ def run_main(
 
     def guarded(argv: Sequence[str]) -> None:
         signal.signal(signal.SIGTERM, _terminate)
+        sys.unraisablehook = _interrupt_again
         try:
             if len(argv) > 1:
                 raise InputError('command line', f'stray argument {argv[1]!r}', '--flag=value')
@@ -63,6 +65,16 @@ def run_main(
 def _terminate(number: int, frame: Any) -> None:
     """What a scheduler asks for ends like Ctrl-C: what is half-written is removed."""
     raise KeyboardInterrupt
+
+
+def _interrupt_again(unraisable: Any) -> None:
+    """An interruption that came while a callback ran (JAX has some) is ignored there: once more."""
+    if not isinstance(unraisable.exc_value, KeyboardInterrupt):
+        sys.__unraisablehook__(unraisable)
+        return
+    later = threading.Timer(0.05, os.kill, (os.getpid(), signal.SIGTERM))
+    later.daemon = True
+    later.start()
 
 
 def _parse_flags(argv: list[str]) -> list[str]:

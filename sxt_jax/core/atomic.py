@@ -118,12 +118,21 @@ def check_writable(folder: str | Path) -> None:
     """
     folder = Path(folder)
     missing = [path for path in (folder, *folder.parents) if not path.exists()]
-    probe = folder / '.writable'
-    with atomic_path(probe) as temporary:
-        temporary.touch()
-    probe.unlink()
+    probe = _temporary(folder / 'probe')
+    for attempts_left in reversed(range(10)):
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            probe.touch()
+            probe.unlink()
+            break
+        except FileNotFoundError as error:  # or another process's trial has just ended
+            if not attempts_left:
+                raise _explain(folder, error) from error
+        except OSError as error:
+            raise _explain(folder, error) from error
     for path in missing:  # nothing is left of the trial
-        path.rmdir()
+        with contextlib.suppress(OSError):  # in use by now
+            path.rmdir()
 
 
 def write_text(path: str | Path, text: str) -> None:

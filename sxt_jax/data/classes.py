@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -90,7 +91,7 @@ def parse_classes(text: str, *, ignore_value: int | None = None) -> Classes:
     pairs = {}
     for item in text.split(','):
         name, equals, value = (part.strip() for part in item.partition('='))
-        if not (name and equals and value.lstrip('-').isdigit()):
+        if not (name and equals and re.fullmatch('-?[0-9]+', value)):
             raise InputError('data.classes', repr(text), "names and values like 'cell=1,bead=2'")
         if int(value) in pairs:
             raise InputError('data.classes', f'value {int(value)} twice in {text!r}', 'one a name')

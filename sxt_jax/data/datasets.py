@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import zlib
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -197,6 +198,14 @@ def split_examples(
     stop[axis] = start[axis] = cut
     train = crop_example(example, Box(whole.start, tuple(stop)))
     return [train], [crop_example(example, Box(tuple(start), whole.stop))]
+
+
+def fingerprint(example: Example) -> str:
+    """Name, shape and a checksum of the labels: whether two runs learn from the same."""
+    checksum = 0
+    for slab in slabs(example.labels):
+        checksum = zlib.crc32(slab.tobytes(), checksum)
+    return f'{example.name} {"×".join(map(str, example.shape))} {checksum:08x}'
 
 
 def class_frequencies(examples: Sequence[Example], n_classes: int) -> np.ndarray:

@@ -6,6 +6,7 @@ import itertools
 import json
 import math
 import re
+import textwrap
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -32,6 +33,7 @@ _AT_LEAST_ONE = (
     'batch_size',
     'checkpoint.evaluate_every',
     'checkpoint.keep',
+    'augmentation.elastic_points',
 )
 _AT_LEAST_ZERO = (
     'seed', 'data.steps_per_epoch', 'checkpoint.every_steps', 'checkpoint.patience',
@@ -113,6 +115,7 @@ def _check_ranges(config: Any) -> None:
     for name, expected, fits in (
         ('optimizer.learning_rate', 'above 0', lambda v: 0 < v < math.inf),
         ('data.foreground_probability', '0 … 1', lambda v: 0 <= v <= 1),
+        ('optimizer.momentum', '0 … below 1', lambda v: 0 <= v < 1),
         ('data.validation_fraction', '0 … below 1', lambda v: 0 <= v < 1),
         ('model.norm_momentum', '0 … below 1', lambda v: 0 <= v < 1),
     ):
@@ -211,7 +214,7 @@ def _changed(workdir: str | Path, what: str, found: Any, expected: Any) -> Input
 
 def _text(value: Any) -> str:
     """Of a description's entry, without the punctuation of Python."""
-    return re.sub(r"[{}\[\]'\"]", '', str(value))
+    return textwrap.shorten(re.sub(r"[{}\[\]'\"]", '', str(value)), 200, placeholder=' …')
 
 
 def _flatten(fields: Mapping[str, Any], prefix: str = '') -> Iterator[tuple[str, Any]]:

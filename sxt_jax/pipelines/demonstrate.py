@@ -43,8 +43,12 @@ def demonstrate(config: Any, output: str | Path) -> Demonstration:
       output: folder for everything.
     """
     output = Path(output)
-    _claim(output, config)
+    note, now = output / 'demo.json', config.to_json_best_effort(indent=1)
+    if note.exists() and note.read_text(encoding='utf-8') != now:
+        # An earlier demo's network knows other tomograms.
+        raise InputError(output, 'has a demo with another config in it', 'another --output')
     unseen = simulate_data(config, output / 'data')
+    write_text(note, now)
     assert unseen.image is not None
     config.data.train = str(output / 'data' / 'train')
     train_network(config, output / 'training')
@@ -67,18 +71,6 @@ def demonstrate(config: Any, output: str | Path) -> Demonstration:
     table = scores.scores
     dice = dict(zip(table['class'].tolist(), table['dice'].tolist(), strict=True))
     return Demonstration(files, dice)
-
-
-def _claim(output: Path, config: Any) -> None:
-    """Note down whose results these are: an earlier demo's network knows other tomograms.
-
-    Raises:
-      InputError: those of a demo with another config.
-    """
-    note, now = output / 'demo.json', config.to_json_best_effort(indent=1)
-    if note.exists() and note.read_text(encoding='utf-8') != now:
-        raise InputError(output, 'has a demo with another config in it', 'another --output')
-    write_text(note, now)
 
 
 def simulate_data(config: Any, folder: Path) -> Case:

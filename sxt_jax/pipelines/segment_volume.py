@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +33,7 @@ from sxt_jax.inference import (
     predict_volume,
 )
 from sxt_jax.io import (
+    SUFFIXES,
     WRITABLE_SUFFIXES,
     list_volumes,
     open_volume,
@@ -145,11 +146,7 @@ def segment_files(
     output = Path(output)
     if output.resolve() in {split_dataset(path)[0].resolve().parent for path in sources}:
         raise InputError(output, 'the folder of the inputs', 'another folder for the results')
-    taken: dict[Path, Path] = {}
-    for path in sources:
-        other = taken.setdefault(label_path(path, output), path)
-        if other != path:
-            raise InputError(path, f'its labels would replace those of {other}', 'other names')
+    _check_targets(sources, output, options)
     check_writable(output)
     remove_abandoned(output)
     segmenter = load_segmenter(checkpoint, mirror=options.mirror)
@@ -157,7 +154,7 @@ def segment_files(
     for path in progress_bar(sources, unit='file', desc='segmenting', disable=len(sources) < 2):
         target = label_path(path, output)
         try:
-            skipped = options.skip_existing and _is_segmented(path, target)
+            skipped = options.skip_existing and _is_segmented(path, target, options)
             if not skipped:
                 segment_file(segmenter, path, target, options=options)
             outcomes.append(Outcome(path, target, skipped=skipped))
@@ -167,12 +164,26 @@ def segment_files(
     return outcomes
 
 
-def _is_segmented(source: Path, target: Path) -> bool:
-    """Whether an intact label volume of the source's shape is there."""
-    if not target.exists():
+def _check_targets(sources: Sequence[Path], output: Path, options: Options) -> None:
+    """No result may replace another."""
+    taken: dict[Path, Path] = {}
+    for path in sources:
+        labels = label_path(path, output)
+        for target in (labels, probability_path(labels))[: 1 + options.probabilities]:
+            other = taken.setdefault(target, path)
+            if other != path:
+                found = f'its {target.name} would replace that of {other}'
+                raise InputError(path, found, 'other names')
+
+
+def _is_segmented(source: Path, target: Path, options: Options) -> bool:
+    """Whether intact results of the source's shape are there."""
+    wanted = [target, *([probability_path(target)] if options.probabilities else [])]
+    if not all(path.exists() for path in wanted):
         return False
     try:
-        return open_volume(target).shape == open_volume(source).shape
+        shape = open_volume(source).shape
+        return all(open_volume(path).shape == shape for path in wanted)
     except InputError:
         return False
 
@@ -212,8 +223,10 @@ def load_segmenter(checkpoint: str | Path, *, mirror: str = '') -> Segmenter:
 def label_path(source: Path, output: Path) -> Path:
     """Where the labels of a source go: its name, in its format if that can be written."""
     source, _ = split_dataset(source)
-    writable = source.suffix.lower() in WRITABLE_SUFFIXES
-    return output / (source.name if writable else f'{source.name}.tif')
+    suffix = source.suffix.lower()
+    if suffix in WRITABLE_SUFFIXES:
+        return output / source.name
+    return output / f'{source.stem if suffix in SUFFIXES else source.name}.tif'
 
 
 def segment_file(

@@ -31,6 +31,7 @@ from sxt_jax.data.datasets import (
     Example,
     class_frequencies,
     detect_classes,
+    fingerprint,
     open_pairs,
     prepare_examples,
     split_examples,
@@ -53,6 +54,7 @@ from sxt_jax.training.checkpoint import (
     Checkpoint,
     best_checkpoint,
     latest_checkpoint,
+    list_checkpoints,
     remove_leftovers,
     restore_into,
 )
@@ -97,7 +99,7 @@ def train_network(config: Any, workdir: str | Path) -> Checkpoint:
     with locked(workdir):
         remove_leftovers(workdir)
         device_mesh = _dividing_devices(config)
-        data = load_training_data(config)
+        data = load_training_data(config, intensity=_initial_intensity(config, workdir))
         check_isotropy(config, data.train)
         model = build_network(config, n_classes=len(data.classes))
         run = describe_run(config, workdir, model, data, device_mesh)
@@ -119,8 +121,8 @@ def plot_curves(workdir: str | Path, path: str | Path | None = None) -> Path:
     return path
 
 
-def load_training_data(config: Any) -> TrainingData:
-    """Volumes of the config's folders, checked, on the working grid, split."""
+def load_training_data(config: Any, *, intensity: str | Intensity) -> TrainingData:
+    """Volumes of the config's folders, checked, on the working grid, normalised, split."""
     fields = config.data
     classes = (
         parse_classes(fields.classes, ignore_value=fields.ignore_value) if fields.classes else None
@@ -131,7 +133,7 @@ def load_training_data(config: Any) -> TrainingData:
         classes = detect_classes(volumes, ignore_value=fields.ignore_value)
     logging.info('Classes: %s', classes)
     prepare = partial(_prepare, classes=classes, working_shape=working_shape(config))
-    examples, intensity = prepare(train_pairs, volumes, intensity=_initial_intensity(config))
+    examples, intensity = prepare(train_pairs, volumes, intensity=intensity)
     if fields.validation:
         pairs = _checked_pairs(fields.validation, fields.validation_labels, classes, config)
         held, _ = prepare(pairs, open_pairs(pairs), intensity=intensity)
@@ -139,6 +141,11 @@ def load_training_data(config: Any) -> TrainingData:
         examples, held = split_examples(
             examples, fraction=fields.validation_fraction, seed=config.seed
         )
+    for example in held:
+        n_found, n_expected = example.image.shape[3], examples[0].image.shape[3]
+        if n_found != n_expected:
+            expected = f'{n_expected} as in the training data'
+            raise InputError(example.name, f'{n_found} channels', expected)
     if held and not class_frequencies(held, len(classes))[1:].any():
         logging.warning(
             'None of the classes occurs in the validation data (%s): no checkpoint is best by '
@@ -155,13 +162,16 @@ def _prepare(
         return prepare_examples(pairs, volumes, on_volume=bar.update, **options)
 
 
-def _initial_intensity(config: Any) -> str | Intensity:
+def _initial_intensity(config: Any, workdir: Path) -> str | Intensity:
     """The normalisation to fit; where weights are taken over, they are used to theirs."""
-    if config.initial.checkpoint:
+    if config.initial.checkpoint and not list_checkpoints(workdir):
         other = best_checkpoint(config.initial.checkpoint, metric=SCORE)
         intensity = Intensity.from_dict(other.description['intensity'])
         if intensity.kind == config.data.intensity:
             return intensity
+    begun = latest_checkpoint(workdir)
+    if config.initial.checkpoint and begun is not None:  # that checkpoint may be gone by now
+        return Intensity.from_dict(begun.description['intensity'])
     return str(config.data.intensity)
 
 
@@ -236,7 +246,10 @@ def describe_network(config: Any, model: nn.Module, data: TrainingData) -> dict[
         'model': model_config(model),
         'n_channels': data.n_channels,
         'classes': data.classes.to_dict(),
-        'volumes': {e.name: list(e.shape) for e in (*data.train, *data.validation)},
+        'volumes': {
+            'train': [fingerprint(example) for example in data.train],
+            'validation': [fingerprint(example) for example in data.validation],
+        },
         'intensity': data.intensity.to_dict(),
         'working_shape': working_shape(config),
         'tiling': dict(config.inference),

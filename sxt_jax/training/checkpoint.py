@@ -145,11 +145,14 @@ def best_checkpoint(workdir: str | Path, *, metric: str) -> Checkpoint:
 
 
 def best_step(history: Any, *, metric: str) -> int | None:
-    """The first step of the highest value of a metric in a history of evaluations."""
+    """The first step of the highest value of a metric in a history of evaluations.
+
+    None if it was never measured, or never above 0: then no step is better than another.
+    """
     scored = [
         (row[metric], -row['step'])
         for row in history
-        if row.get(metric) is not None and np.isfinite(row[metric])
+        if row.get(metric) is not None and np.isfinite(row[metric]) and row[metric] > 0
     ]
     return -max(scored)[1] if scored else None
 

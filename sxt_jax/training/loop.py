@@ -119,6 +119,10 @@ class Progress:
     def finish_row(self, step: int, epoch: int, scores: Mapping[str, float]) -> dict[str, Any]:
         """The row of a validation: means since the last one, and its scores."""
         means = {name: total / n for name, (total, n) in self.sums.items()}
+        if clash := means.keys() & scores.keys():
+            raise ValueError(
+                f'{sorted(clash)} are metrics of the steps and scores of the validation'
+            )
         row = {'step': step, 'epoch': epoch, **means, **scores}
         self.history.append(row)
         self.sums = {}
@@ -161,7 +165,8 @@ def train(run: Run, state: TrainState, progress: Progress) -> TrainState:
         watch = _Watch(run, progress, bar)
         batches = prefetch(lambda s: _device_batch(run, s), range(first, last))
         stack.callback(batches.close)
-        if _stops_early(plan, progress):
+        if _stops_early(plan, progress) or first >= last:
+            logging.info('Nothing left to do after %d of %d steps', first, last)
             return state
         for step, (which, batch) in batches:
             state, metrics = steps[which](state, batch, run.key)

@@ -144,10 +144,11 @@ def make_segmentation_loss(
         if weights.get('dice'):
             terms['dice'] = soft_dice(jax.nn.softmax(logits), labels, ignore_label=IGNORE_INDEX)
         total = sum((weights[name] * term for name, term in terms.items()), start=jnp.zeros(()))
+        told = {f'{name}_loss': term for name, term in terms.items() if len(terms) > 1}
         counted = labels != IGNORE_INDEX
         right = (jnp.argmax(logits, -1) == labels) & counted
         axes = tuple(range(1, labels.ndim))
         accuracy = right.sum(axes) / jnp.maximum(counted.sum(axes), 1)
-        return jnp.asarray(total), {**(terms if len(terms) > 1 else {}), 'accuracy': accuracy}
+        return jnp.asarray(total), {**told, 'accuracy': accuracy}
 
     return loss

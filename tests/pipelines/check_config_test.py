@@ -48,6 +48,7 @@ def test_a_batch_goes_to_as_many_devices_as_share_it_evenly(batch_size, accumula
         ('data.validation_fraction', 1.0), ('data.validation_fraction', float('nan')),
         ('data.foreground_probability', 1.5), ('optimizer.learning_rate', 0.0),
         ('optimizer.learning_rate', float('nan')), ('augmentation.noise', float('inf')),
+        ('augmentation.elastic_points', 0), ('optimizer.momentum', -3.0),
         ('model.norm_momentum', 1.0), ('loss.dice', -1.0),
     ],
 )  # fmt: skip
@@ -62,7 +63,8 @@ def test_numbers_that_make_no_run_are_named(field, value):
         ('data.train', ''), ('data.intensity', 'loud'), ('inference.blend', 'none'),
         ('initial.scope', 'most'), ('frozen', '('), ('compute_dtype', 'int8'),
         ('optimizer.name', 'magic'), ('optimizer.schedule', 'magic'), ('data.sampling', 'all'),
-        ('data.classes', 'a=1,b=1'), ('data.classes', 'a'), ('augmentation.flip_axes', 'w'),
+        ('data.classes', 'a=1,b=1'), ('data.classes', 'a'), ('data.classes', 'a=--1'),
+        ('data.classes', 'a=²'), ('augmentation.flip_axes', 'w'),
         ('inference.batch_size', 0), ('model.name', 'unet4d'), ('model.pool_sizes', ((2, 2, 2),)),
     ],
 )  # fmt: skip
@@ -119,7 +121,7 @@ def test_anisotropic_voxels_where_isotropy_is_assumed(voxel_size_nm, option, pat
 
 DESCRIPTION = {
     'classes': {'names': ['background', 'a'], 'values': [0, 1]},
-    'volumes': {'cell': [8, 8, 8]},
+    'volumes': {'train': ['cell 8×8×8 0a'], 'validation': []},
     'intensity': {'kind': 'unit'},
     'n_channels': 1,
     'config': {
@@ -142,7 +144,7 @@ DESCRIPTION = {
         (('config', 'data', 'patch'), [16, 16, 16], False),
         (('classes', 'names'), ['background', 'b'], False),
         (('intensity', 'kind'), 'standard', False),
-        (('volumes', 'another'), [8, 8, 8], False),
+        (('volumes', 'validation'), ['cell 8×8×8 0a'], False),
         (('n_channels',), 2, False),
     ],
 )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -13,7 +15,13 @@ from sxt_jax.data.classes import Classes
 from sxt_jax.data.intensity import Intensity
 from sxt_jax.io import read_volume, write_volume
 from sxt_jax.pipelines import segment_volume
-from sxt_jax.pipelines.segment_volume import Options, Segmenter, probability_path, segment_files
+from sxt_jax.pipelines.segment_volume import (
+    Options,
+    Segmenter,
+    label_path,
+    probability_path,
+    segment_files,
+)
 
 SIZE = (60.0, 30.0, 25.0)
 
@@ -71,7 +79,7 @@ def test_labels_that_would_replace_each_other_are_refused_before_any_work(tmp_pa
     image(tmp_path / 'in' / 'a.tif')
     for i in range(2):
         image(tmp_path / 'in' / 'a' / f's{i}.tif', shape=(1, 10, 11))
-    with pytest.raises(InputError, match='its labels would replace those of'):
+    with pytest.raises(InputError, match=r'its a\.tif would replace that of'):
         segment(tmp_path)
     assert not (tmp_path / 'out').exists()
 
@@ -88,6 +96,24 @@ def test_what_is_there_and_intact_is_skipped_when_asked(tmp_path):
     np.testing.assert_array_equal(read_volume(damaged).data, truth)
     assert kept.stat().st_mtime_ns == before
     assert not any(o.skipped for o in segment(tmp_path))
+
+
+def test_probabilities_are_results_as_well(tmp_path):
+    image(tmp_path / 'in' / 'a.tif')
+    segment(tmp_path)
+    (outcome,) = segment(tmp_path, skip_existing=True, probabilities=True)
+    assert not outcome.skipped
+    (outcome,) = segment(tmp_path, skip_existing=True, probabilities=True)
+    assert outcome.skipped
+    image(tmp_path / 'in' / 'a.probabilities.tif')
+    with pytest.raises(InputError, match=r'its a\.probabilities\.tif would replace that of'):
+        segment(tmp_path, probabilities=True)
+
+
+def test_labels_of_read_only_formats_pair_with_their_sources():
+    names = {'a.am': 'a.tif', 'b.nhdr': 'b.tif', 'stack.1': 'stack.1.tif', 'c.mrc': 'c.mrc'}
+    for source, expected in names.items():
+        assert label_path(Path('in') / source, Path('out')) == Path('out') / expected
 
 
 @pytest.mark.parametrize('options', [{'clean': -1}, {'fill': 1.5}, {'clean': float('nan')}])

@@ -11,7 +11,12 @@ import pytest
 
 from sxt_jax.core.devices import make_device_mesh
 from sxt_jax.core.errors import InputError
-from sxt_jax.training.checkpoint import latest_checkpoint, list_checkpoints, restore_into
+from sxt_jax.training.checkpoint import (
+    best_checkpoint,
+    latest_checkpoint,
+    list_checkpoints,
+    restore_into,
+)
 from sxt_jax.training.logbook import Logbook, locked, read_metrics
 from sxt_jax.training.loop import Plan, Progress, Run, TrainingStopped, train
 from sxt_jax.training.objectives import Objective, make_segmentation_loss
@@ -141,6 +146,17 @@ def test_two_runs_cannot_share_a_folder(tmp_path):
         pass
     with locked(tmp_path):
         assert [p.name for p in tmp_path.iterdir()] == ['.lock']
+
+
+def test_without_validation_no_checkpoint_is_best(tmp_path):
+    """Also where the loss has a part of the score's name."""
+    loss = make_segmentation_loss({'cross_entropy': 1.0, 'dice': 1.0})
+    run, state = _run(tmp_path, loss=loss, patience=1)
+    assert int(train(run, state, Progress()).step) == 18
+    assert all('dice' not in row and 'dice_loss' in row for row in read_metrics(tmp_path))
+    assert best_checkpoint(tmp_path, metric='dice').step == 18
+    with pytest.raises(ValueError, match='dice'):
+        Progress(sums={'dice': (1.0, 1)}).finish_row(1, 1, {'dice': 0.5})
 
 
 def test_rows_are_means_since_the_last():

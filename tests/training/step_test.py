@@ -80,7 +80,9 @@ def test_the_loss_falls_and_the_step_is_counted():
     assert state.step == 30
     assert last['loss'] < 0.5 * first['loss']
     assert last['accuracy'] > 0.9
-    assert set(last) == {'loss', 'gradient_norm', 'cross_entropy', 'dice', 'accuracy'}
+    assert set(last) == {
+        'loss', 'gradient_norm', 'cross_entropy_loss', 'dice_loss', 'accuracy'
+    }  # fmt: skip
 
 
 def test_eight_devices_make_the_step_of_one():
