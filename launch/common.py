@@ -50,6 +50,7 @@ def run_main(
             _set_up()
             sys.exit(main(argv))
         except (InputError, KeyboardInterrupt, OSError) as error:
+            signal.signal(signal.SIGTERM, signal.SIG_IGN)  # it ends by itself now
             if _DEBUG.value:
                 traceback.print_exc()
             if isinstance(error, OSError):

@@ -78,7 +78,8 @@ def test_best_is_by_metric_and_first_among_equals(tmp_path):
 
 def test_scores_that_are_not_numbers_are_never_best():
     history = [{'step': 1, 'dice': float('nan')}, {'step': 2}, {'step': 3, 'dice': 0.0}]
-    assert best_step(history, metric='dice') == 3
+    assert best_step(history, metric='dice') is None
+    assert best_step([*history, {'step': 4, 'dice': 0.1}], metric='dice') == 4
     assert best_step(history[:2], metric='dice') is None
 
 
