@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
 VoxelSize = tuple[float, float, float]
+_EQUAL_RATIO = 1.01
 SLAB_BYTES = 2**23  # small enough for the caches, large against the overhead of a call
 
 
@@ -80,6 +81,11 @@ class Volume:
     def with_data(self, data: Any, *, axes: str | None = None) -> Volume:
         """This volume's facts with other voxels on the same grid."""
         return dataclasses.replace(self, data=data, axes=axes or self.axes[: len(data.shape)])
+
+
+def equal_sides(sizes: Sequence[float]) -> bool:
+    """Whether edge lengths of a voxel are alike within 1 %, as headers round them."""
+    return max(sizes) <= _EQUAL_RATIO * min(sizes)
 
 
 def slabs(data: ArrayLike, *, max_bytes: int = SLAB_BYTES) -> Iterator[np.ndarray]:

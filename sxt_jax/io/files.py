@@ -17,7 +17,7 @@ import numpy as np
 from sxt_jax.core.atomic import TEMPORARY_MARK, atomic_path
 from sxt_jax.core.box import Box
 from sxt_jax.core.errors import InputError
-from sxt_jax.core.volume import Volume, VoxelSize
+from sxt_jax.core.volume import Volume, VoxelSize, slabs
 from sxt_jax.io import amira, hdf5, mrc, npy, nrrd, tiff, tiff_writer, zarr
 from sxt_jax.io.layout import Layout, storable_dtype
 from sxt_jax.io.lazy import LazyArray
@@ -93,7 +93,7 @@ def find_format(path: str | Path) -> Format | None:
 def is_volume(path: str | Path) -> bool:
     """Whether a path looks like a volume: a known suffix, or a folder of TIFF slices."""
     path, _ = split_dataset(path)
-    if path.name.startswith('.') or TEMPORARY_MARK in path.name:
+    if _is_hidden(path):
         return False
     if path.suffix.lower() in zarr.SUFFIXES:
         return path.is_dir()
@@ -131,15 +131,19 @@ def list_volumes(directory: str | Path, *, dataset: str | None = None) -> list[P
     return [with_dataset(p, named or dataset) for p in found]
 
 
+def _is_hidden(path: Path) -> bool:
+    """Whether a name is hidden, or that of an unfinished file."""
+    return path.name.startswith('.') or TEMPORARY_MARK in path.name
+
+
 def _is_plain_folder(path: Path) -> bool:
-    return path.is_dir() and not path.name.startswith('.') and TEMPORARY_MARK not in path.name
+    return path.is_dir() and not _is_hidden(path)
 
 
 def _is_spoilt(path: Path) -> bool:
     """Whether an entry of a folder should be a volume, but is none that can be opened."""
     if path.is_symlink() and not path.exists():
-        hidden = path.name.startswith('.') or TEMPORARY_MARK in path.name
-        return not hidden and find_format(path) is not None
+        return not _is_hidden(path) and find_format(path) is not None
     if not _is_plain_folder(path) or path.name in (n for pair in PAIR_FOLDERS for n in pair):
         return False
     return path.suffix.lower() not in zarr.SUFFIXES and tiff.holds_single_pages(path)
@@ -248,22 +252,14 @@ def write_volume(
         axes=volume.axes, class_names=volume.class_names, dataset=dataset,
         compression=compression, version=version,
     ) as writer:  # fmt: skip
-        for start, stop in _slabs(volume):
-            writer.write(start, volume.data[start:stop])
-
-
-def _slabs(volume: Volume) -> Iterator[tuple[int, int]]:
-    slice_bytes = max(1, int(np.prod(volume.data.shape[1:])) * volume.dtype.itemsize)
-    step = max(1, _SLAB_BYTES // slice_bytes)
-    n = volume.shape[0]
-    return ((z, min(z + step, n)) for z in range(0, n, step))
+        z = 0
+        for slab in slabs(volume.data, max_bytes=_SLAB_BYTES):
+            writer.write(z, slab)
+            z += len(slab)
 
 
 def _extent(volume: Volume) -> tuple[int, int]:
-    pairs = []
-    for start, stop in _slabs(volume):
-        slab = volume.data[start:stop]
-        pairs.append((int(slab.min()), int(slab.max())))
+    pairs = [(int(slab.min()), int(slab.max())) for slab in slabs(volume.data)]
     return min(low for low, _ in pairs), max(high for _, high in pairs)
 
 

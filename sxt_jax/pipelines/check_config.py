@@ -15,6 +15,7 @@ import flax.linen as nn
 
 from sxt_jax.core.devices import compute_dtype
 from sxt_jax.core.errors import InputError
+from sxt_jax.core.volume import equal_sides
 from sxt_jax.data.augment import Augmentation
 from sxt_jax.data.classes import parse_classes
 from sxt_jax.data.datasets import Example
@@ -23,6 +24,7 @@ from sxt_jax.data.patches import Sampling
 from sxt_jax.inference import make_apply_fn
 from sxt_jax.inference.windows import BLENDS
 from sxt_jax.models import build_model
+from sxt_jax.pipelines.check_report import size_text
 from sxt_jax.training.objectives import make_segmentation_loss
 from sxt_jax.training.optimizers import make_optimizer
 from sxt_jax.training.state import SCOPES
@@ -41,7 +43,6 @@ _AT_LEAST_ZERO = (
     'augmentation.scale', 'augmentation.shift', 'augmentation.noise',
     'augmentation.rotate_degrees', 'augmentation.elastic_voxels', 'loss.cross_entropy', 'loss.dice',
 )  # fmt: skip
-_ISOTROPIC = 1.01  # largest ratio of voxel sides that counts as equal
 
 # What may differ when a run goes on: how long it is, where its files lie, how it is looked after.
 _FREE = (
@@ -170,11 +171,10 @@ def check_isotropy(config: Any, examples: Sequence[Example]) -> None:
     ):
         for example, (a, b) in itertools.product(examples if augmentation[name] else (), planes):
             size = example.voxel_size_nm
-            if size is not None and max(size[a], size[b]) > _ISOTROPIC * min(size[a], size[b]):
-                found = '×'.join(f'{s:.6g}' for s in size)
+            if size is not None and not equal_sides((size[a], size[b])):
                 raise InputError(
                     example.name,
-                    f'voxels of {found} nm (z, y, x) with --config.augmentation.{name}',
+                    f'voxels of {size_text(size)} nm (z, y, x) with --config.augmentation.{name}',
                     f'equal sides along {"zyx"[a]} and {"zyx"[b]}, or the option off',
                 )
 

@@ -14,7 +14,7 @@ import numpy as np
 
 from sxt_jax import io
 from sxt_jax.core.errors import InputError
-from sxt_jax.core.volume import Volume, VoxelSize, slabs
+from sxt_jax.core.volume import Volume, VoxelSize, equal_sides, slabs
 from sxt_jax.pipelines.check_report import (
     Entry,
     Problem,
@@ -27,7 +27,6 @@ from sxt_jax.pipelines.check_report import (
 )
 
 _SIZE_TOLERANCE = 1e-3  # relative; headers round voxel sizes to about four digits
-_ANISOTROPY = 1.01
 _MANY_LABELS = 64  # more values than any of the systems has classes
 _MAX_BINS = 2**20
 
@@ -218,7 +217,7 @@ def _judge_image(entry: Entry, rules: _Rules) -> list[tuple[Severity, str]]:
              'it will be padded')
         )  # fmt: skip
     size = entry.voxel_size_nm
-    if rules.isotropic and size and max(size) > _ANISOTROPY * min(size):
+    if rules.isotropic and size and not equal_sides(size):
         found.append(('warning', f'voxels of {size_text(size)} nm are not cubic, which is assumed'))
     return found
 

@@ -168,17 +168,21 @@ def _check_targets(sources: Sequence[Path], output: Path, options: Options) -> N
     """No result may replace another."""
     taken: dict[Path, Path] = {}
     for path in sources:
-        labels = label_path(path, output)
-        for target in (labels, probability_path(labels))[: 1 + options.probabilities]:
+        for target in _result_paths(label_path(path, output), options):
             other = taken.setdefault(target, path)
             if other != path:
                 found = f'its {target.name} would replace that of {other}'
                 raise InputError(path, found, 'other names')
 
 
+def _result_paths(target: Path, options: Options) -> list[Path]:
+    """The files that a segmentation writes."""
+    return [target, probability_path(target)] if options.probabilities else [target]
+
+
 def _is_segmented(source: Path, target: Path, options: Options) -> bool:
     """Whether intact results of the source's shape are there."""
-    wanted = [target, *([probability_path(target)] if options.probabilities else [])]
+    wanted = _result_paths(target, options)
     if not all(path.exists() for path in wanted):
         return False
     try:

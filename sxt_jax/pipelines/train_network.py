@@ -54,7 +54,6 @@ from sxt_jax.training.checkpoint import (
     Checkpoint,
     best_checkpoint,
     latest_checkpoint,
-    list_checkpoints,
     remove_leftovers,
     restore_into,
 )
@@ -99,11 +98,14 @@ def train_network(config: Any, workdir: str | Path) -> Checkpoint:
     with locked(workdir):
         remove_leftovers(workdir)
         device_mesh = _dividing_devices(config)
-        data = load_training_data(config, intensity=_initial_intensity(config, workdir))
+        begun = latest_checkpoint(workdir)
+        other = _initial_checkpoint(config) if begun is None else None
+        intensity = _initial_intensity(config, begun, other)
+        data = load_training_data(config, intensity=intensity)
         check_isotropy(config, data.train)
         model = build_network(config, n_classes=len(data.classes))
         run = describe_run(config, workdir, model, data, device_mesh)
-        state, progress = _start(config, run, data)
+        state, progress = _start(config, run, data, begun, other)
         _write_records(config, workdir)
         train(run, state, progress)
         return best_checkpoint(workdir, metric=SCORE)
@@ -162,15 +164,21 @@ def _prepare(
         return prepare_examples(pairs, volumes, on_volume=bar.update, **options)
 
 
-def _initial_intensity(config: Any, workdir: Path) -> str | Intensity:
+def _initial_checkpoint(config: Any) -> Checkpoint | None:
+    """The checkpoint whose weights a fresh run starts from; it may be gone when the run goes on."""
+    path = config.initial.checkpoint
+    return best_checkpoint(path, metric=SCORE) if path else None
+
+
+def _initial_intensity(
+    config: Any, begun: Checkpoint | None, other: Checkpoint | None
+) -> str | Intensity:
     """The normalisation to fit; where weights are taken over, they are used to theirs."""
-    if config.initial.checkpoint and not list_checkpoints(workdir):
-        other = best_checkpoint(config.initial.checkpoint, metric=SCORE)
+    if other is not None:
         intensity = Intensity.from_dict(other.description['intensity'])
         if intensity.kind == config.data.intensity:
             return intensity
-    begun = latest_checkpoint(workdir)
-    if config.initial.checkpoint and begun is not None:  # that checkpoint may be gone by now
+    if config.initial.checkpoint and begun is not None:
         return Intensity.from_dict(begun.description['intensity'])
     return str(config.data.intensity)
 
@@ -259,8 +267,10 @@ def describe_network(config: Any, model: nn.Module, data: TrainingData) -> dict[
     }
 
 
-def _start(config: Any, run: Run, data: TrainingData) -> tuple[TrainState, Progress]:
-    """The newest intact checkpoint of this run, or a fresh state, perhaps with others' weights."""
+def _start(
+    config: Any, run: Run, data: TrainingData, begun: Checkpoint | None, other: Checkpoint | None
+) -> tuple[TrainState, Progress]:
+    """The state of the checkpoint `begun`, or a fresh one, perhaps with the weights of `other`."""
     (objective,) = run.objectives
     patch = tuple(config.data.patch)
     flat = getattr(run.model, 'n_dims', 3) == 2
@@ -277,14 +287,12 @@ def _start(config: Any, run: Run, data: TrainingData) -> tuple[TrainState, Progr
         len(data.validation),
         objective.stream.steps_per_epoch,
     )
-    checkpoint = latest_checkpoint(run.workdir)
-    if checkpoint is not None:
-        check_resumed(checkpoint.description, run.description, workdir=run.workdir)
-        logging.info('Going on from %s', checkpoint.path)
-        state = restore_into(checkpoint, state, device_mesh=run.device_mesh)
-        return state, Progress.of(checkpoint.description)
-    if config.initial.checkpoint:
-        other = best_checkpoint(config.initial.checkpoint, metric=SCORE)
+    if begun is not None:
+        check_resumed(begun.description, run.description, workdir=run.workdir)
+        logging.info('Going on from %s', begun.path)
+        state = restore_into(begun, state, device_mesh=run.device_mesh)
+        return state, Progress.of(begun.description)
+    if other is not None:
         logging.info('Starting from the weights of %s', other.path)
         state = start_from(state, other.restore(), scope=config.initial.scope)
     return state, Progress()

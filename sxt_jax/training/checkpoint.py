@@ -29,6 +29,7 @@ from jax.sharding import Mesh
 from sxt_jax.core.atomic import TEMPORARY_MARK, atomic_path
 from sxt_jax.core.devices import replicated
 from sxt_jax.core.errors import InputError
+from sxt_jax.training.objectives import parameter_path
 
 _DESCRIPTION, _MANIFEST, _STATE = 'checkpoint.json', 'manifest.json', 'state'
 _FOLDER = 'checkpoints'
@@ -186,15 +187,15 @@ def restore_into(checkpoint: Checkpoint, template: Any, *, device_mesh: Mesh) ->
       InputError: the checkpoint is of another network or optimizer.
     """
     saved = checkpoint.restore()
-    flat = {_path(p): a for p, a in jax.tree_util.tree_leaves_with_path(saved)}
+    flat = {parameter_path(p): a for p, a in jax.tree_util.tree_leaves_with_path(saved)}
 
     def place(path: Any, leaf: Any) -> Any:
-        array = flat.pop(_path(path), None)
+        name = parameter_path(path)
+        array = flat.pop(name, None)
         if array is None or array.shape != leaf.shape or array.dtype != leaf.dtype:
             found = 'nothing' if array is None else f'{array.dtype}{list(array.shape)}'
-            raise InputError(
-                f'{checkpoint.path}: {_path(path)}', found, f'{leaf.dtype}{list(leaf.shape)}'
-            )
+            expected = f'{leaf.dtype}{list(leaf.shape)}'
+            raise InputError(f'{checkpoint.path}: {name}', found, expected)
         return array
 
     tree = jax.tree_util.tree_map_with_path(place, template)
@@ -225,11 +226,6 @@ def _newest_intact(paths: list[Path], workdir: str | Path) -> Checkpoint | None:
     if broken:
         raise InputError(workdir, f'every checkpoint is broken; the newest: {broken[0]}')
     return None
-
-
-def _path(path: Any) -> str:
-    keys = (getattr(e, 'key', getattr(e, 'name', getattr(e, 'idx', e))) for e in path)
-    return '/'.join(str(k) for k in keys)
 
 
 def _digest(path: Path) -> str:

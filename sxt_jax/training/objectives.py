@@ -93,7 +93,7 @@ def trainable_mask(params: Any, frozen: Sequence[str]) -> Any:
 
 def parameter_path(path: Any) -> str:
     """'level_0/conv_0/kernel' of a key path of a parameter tree."""
-    return '/'.join(str(getattr(entry, 'key', getattr(entry, 'idx', entry))) for entry in path)
+    return jax.tree_util.keystr(path, simple=True, separator='/')
 
 
 @dataclasses.dataclass(frozen=True)
