@@ -140,7 +140,7 @@ def main() -> None:
         return
     shapes, tile = [(512, 256, 256), (2048, 256, 256)], options.tile
     if options.smoke:
-        shapes, tile = [(256, 96, 96), (1280, 96, 96)], 32
+        shapes, tile = [(256, 96, 96), (2560, 96, 96)], 32
     records = [r for grid in GRIDS for r in compare(shapes, tile, grid, smoke=options.smoke)]
     for record in records:
         print(f'{describe(record)} ({record["facts"]["peak_ratio"]:.3f} × that of the smallest)')

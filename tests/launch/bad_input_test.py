@@ -231,7 +231,7 @@ def test_a_terminated_segmentation_leaves_nothing(trained, tmp_path):
     while process.poll() is None and not list(output.glob('.incomplete-*')):
         time.sleep(0.01)
     process.terminate()
-    _, log = process.communicate(timeout=60)
+    _, log = process.communicate(timeout=300)
     assert process.returncode == 130
     assert _last_line(log) == 'interrupted'
     assert list(output.iterdir()) == []
@@ -244,7 +244,7 @@ def test_a_terminated_training_run_saves_and_says_so(trained, tmp_path):
     while process.poll() is None and not list_checkpoints(workdir):
         time.sleep(0.05)
     process.terminate()
-    _, log = process.communicate(timeout=60)
+    _, log = process.communicate(timeout=300)
     assert process.returncode == 130
     step = list_checkpoints(workdir)[-1].name
     assert f'interrupted after step {step}; saved {step}; expected the same command' in log
