@@ -119,7 +119,7 @@ def test_tiled_inference_is_checked_against_the_network_itself():
 @pytest.mark.parametrize('grid', streaming_memory.GRIDS)
 def test_memory_of_streaming_inference_does_not_grow_with_the_volume(grid, monkeypatch):
     monkeypatch.delenv('XLA_FLAGS', raising=False)  # one device, as on a user's machine
-    # Peaks differ by up to 35 MiB from run to run: growth to be found must be far above that.
+    # Peaks differ by up to 40 MiB from run to run: growth to be found must be far above that.
     shapes = [(256, 96, 96), (2560, 96, 96)]
     small, large = streaming_memory.compare(shapes, 32, grid, smoke=True)
     output_grown = large['facts']['output_bytes'] - small['facts']['output_bytes']
