@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import re
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -13,6 +14,7 @@ from sxt_jax.core.errors import InputError
 from sxt_jax.core.volume import ArrayLike, slabs
 
 IGNORE_INDEX = -1  # the class index of voxels that no loss and no score counts
+_MAX_BINS = 2**20
 
 
 @dataclasses.dataclass(frozen=True)
@@ -130,11 +132,26 @@ def count_labels(labels: ArrayLike, *, name: str = 'labels') -> dict[int, int]:
     Raises:
       InputError: labels that are not whole numbers.
     """
-    counts: dict[int, int] = {}
+    counts: Counter[int] = Counter()
     for slab in slabs(labels):
-        values, n_voxels = np.unique(slab, return_counts=True)
-        if not np.all(np.equal(np.mod(values, 1), 0)):
+        found = count_values(slab)
+        if found is None:
             raise InputError(name, 'label values that are not whole numbers', 'integer labels')
-        for value, n in zip(values.tolist(), n_voxels.tolist(), strict=True):
-            counts[int(value)] = counts.get(int(value), 0) + n
+        counts.update(found)
     return counts
+
+
+def count_values(labels: np.ndarray) -> dict[int, int] | None:
+    """Voxels of each label value of an array in memory; None where a value is no whole number."""
+    if labels.dtype.kind == 'f':
+        if np.any(labels != np.rint(labels)) or np.abs(labels).max() >= 2.0**53:
+            return None
+        labels = labels.astype(np.int64)
+    low, high = int(labels.min()), int(labels.max())
+    if high - low < _MAX_BINS and high < 2**63:
+        # Subtracting in the labels' own dtype could overflow, in int64 it cannot within the bins.
+        bins = np.bincount((labels.astype(np.int64) - low).ravel())
+        values, n_voxels = np.flatnonzero(bins) + low, bins[bins > 0]
+    else:
+        values, n_voxels = np.unique(labels, return_counts=True)
+    return dict(zip(values.tolist(), n_voxels.tolist(), strict=True))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import os
 import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -13,7 +13,7 @@ import numpy as np
 from sxt_jax.core.box import Box
 from sxt_jax.core.errors import InputError
 from sxt_jax.core.volume import ArrayLike, Volume, VoxelSize, slabs
-from sxt_jax.data.classes import IGNORE_INDEX, Classes, count_labels, find_classes
+from sxt_jax.data.classes import IGNORE_INDEX, Classes, find_classes
 from sxt_jax.data.intensity import Intensity, NormalisedArray, fit_intensity, measure_affine
 from sxt_jax.io import Pair, open_volume
 from sxt_jax.ops.resample import resize_slabs
@@ -105,15 +105,22 @@ def open_pairs(pairs: Sequence[Pair]) -> list[tuple[Volume, Volume]]:
 
 
 def detect_classes(
-    volumes: Sequence[tuple[Volume, Volume]], *, ignore_value: int | None = None
+    labels: Sequence[Volume],
+    counts: Sequence[Mapping[int, int]],
+    *,
+    ignore_value: int | None = None,
 ) -> Classes:
-    """The classes that occur in the label volumes, named as the files name them.
+    """The classes that occur in label volumes, named as the files name them.
+
+    Args:
+      labels: the volumes, of which nothing is read.
+      counts: voxels of each value, one mapping a volume (`count_labels`).
+      ignore_value: a value that is no class.
 
     Raises:
       InputError: no label volume holds anything but background.
     """
-    counts = [count_labels(labels.data) for _, labels in volumes]
-    names = {v: n for _, labels in volumes for v, n in (labels.class_names or {}).items()}
+    names = {v: n for volume in labels for v, n in (volume.class_names or {}).items()}
     classes = find_classes(counts, value_names=names, ignore_value=ignore_value)
     if len(classes) < 2:
         raise InputError('training labels', 'nothing but background', 'labelled voxels')

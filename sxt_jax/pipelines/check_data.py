@@ -6,6 +6,7 @@ Every file is read once, slab by slab, so that volumes larger than memory can be
 from __future__ import annotations
 
 import dataclasses
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ import numpy as np
 from sxt_jax import io
 from sxt_jax.core.errors import InputError
 from sxt_jax.core.volume import Volume, VoxelSize, equal_sides, slabs
+from sxt_jax.data.classes import count_values
 from sxt_jax.pipelines.check_report import (
     Entry,
     Problem,
@@ -28,7 +30,6 @@ from sxt_jax.pipelines.check_report import (
 
 _SIZE_TOLERANCE = 1e-3  # relative; headers round voxel sizes to about four digits
 _MANY_LABELS = 64  # more values than any of the systems has classes
-_MAX_BINS = 2**20
 
 
 @dataclasses.dataclass(frozen=True)
@@ -170,7 +171,7 @@ def _check_file(
 def _scan(volume: Volume, *, count: bool) -> dict[str, Any]:
     """Extremes, NaNs, infinities and, of integers, the voxels of each value: slab by slab."""
     low, high, n_nan, n_inf = np.inf, -np.inf, 0, 0
-    counts: dict[int, int] | None = {} if count else None
+    counts: Counter[int] = Counter()
     for slab in slabs(volume.data):
         if slab.dtype.kind == 'f':
             n_nan += int(np.isnan(slab).sum())
@@ -178,32 +179,15 @@ def _scan(volume: Volume, *, count: bool) -> dict[str, Any]:
             slab = slab[np.isfinite(slab)]
         if slab.size:
             low, high = min(low, slab.min().item()), max(high, slab.max().item())
-            counts = _add_counts(counts, slab)
+            if count:
+                found = count_values(slab)
+                count = found is not None
+                counts.update(found or {})
     seen = low <= high
     return {
         'minimum': low + 0 if seen else None, 'maximum': high + 0 if seen else None,  # -0 is 0
-        'n_nan': n_nan, 'n_inf': n_inf, 'label_counts': counts,
+        'n_nan': n_nan, 'n_inf': n_inf, 'label_counts': counts if count else None,
     }  # fmt: skip
-
-
-def _add_counts(counts: dict[int, int] | None, slab: np.ndarray) -> dict[int, int] | None:
-    """Counts with those of a slab; None once a value is no integer."""
-    if counts is None:
-        return None
-    if slab.dtype.kind == 'f':
-        if np.any(slab != np.rint(slab)) or np.abs(slab).max() >= 2.0**53:
-            return None
-        slab = slab.astype(np.int64)
-    low, high = int(slab.min()), int(slab.max())
-    if high - low < _MAX_BINS and high < 2**63:
-        # Subtracting in the slab's own dtype could overflow, in int64 it cannot within the bins.
-        bins = np.bincount((slab.astype(np.int64) - low).ravel())
-        values, n = np.flatnonzero(bins) + low, bins[bins > 0]
-    else:
-        values, n = np.unique(slab, return_counts=True)
-    for value, k in zip(values.tolist(), n.tolist(), strict=True):
-        counts[value] = counts.get(value, 0) + k
-    return counts
 
 
 def _judge_image(entry: Entry, rules: _Rules) -> list[tuple[Severity, str]]:

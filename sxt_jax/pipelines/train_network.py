@@ -6,7 +6,7 @@ import dataclasses
 import json
 import platform
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -129,15 +129,16 @@ def load_training_data(config: Any, *, intensity: str | Intensity) -> TrainingDa
     classes = (
         parse_classes(fields.classes, ignore_value=fields.ignore_value) if fields.classes else None
     )
-    train_pairs = _checked_pairs(fields.train, fields.labels, classes, config)
+    train_pairs, counts = _checked_pairs(fields.train, fields.labels, classes, config)
     volumes = open_pairs(train_pairs)
     if classes is None:
-        classes = detect_classes(volumes, ignore_value=fields.ignore_value)
+        labels = [labels for _, labels in volumes]
+        classes = detect_classes(labels, counts, ignore_value=fields.ignore_value)
     logging.info('Classes: %s', classes)
     prepare = partial(_prepare, classes=classes, working_shape=working_shape(config))
     examples, intensity = prepare(train_pairs, volumes, intensity=intensity)
     if fields.validation:
-        pairs = _checked_pairs(fields.validation, fields.validation_labels, classes, config)
+        pairs, _ = _checked_pairs(fields.validation, fields.validation_labels, classes, config)
         held, _ = prepare(pairs, open_pairs(pairs), intensity=intensity)
     else:
         examples, held = split_examples(
@@ -300,8 +301,11 @@ def _start(
 
 def _checked_pairs(
     images: str, labels: str, classes: Classes | None, config: Any
-) -> Sequence[Pair]:
-    """Pairs of a folder in which no error was found; warnings are logged."""
+) -> tuple[Sequence[Pair], Sequence[Mapping[int, int]]]:
+    """Pairs of a folder in which no error was found, and the voxels of each of their labels.
+
+    Warnings are logged.
+    """
     datasets: dict[str, Any] = {
         'dataset': config.data.dataset or None,
         'label_dataset': config.data.label_dataset or None,
@@ -320,7 +324,8 @@ def _checked_pairs(
     for problem in report.problems:
         logging.warning('%s', problem)
     report.raise_if_errors()
-    return pair(images, labels or None, **datasets)
+    counts = [entry.label_counts or {} for entry in report.entries if entry.role == 'labels']
+    return pair(images, labels or None, **datasets), counts
 
 
 def _class_weights(config: Any, data: TrainingData) -> list[float] | None:
