@@ -14,11 +14,11 @@ from collections.abc import Sequence
 from typing import Any
 
 from absl import flags
-from tqdm import tqdm
 
 from launch.common import EXIT_BAD_INPUT, run_main
 from sxt_jax import io
 from sxt_jax.core.errors import InputError
+from sxt_jax.core.progress import progress_bar
 from sxt_jax.pipelines.check_data import check_pairs, check_volumes
 
 _INPUT = flags.DEFINE_string('input', None, 'Volume, folder of volumes or of pairs.', required=True)
@@ -46,7 +46,7 @@ def main(argv: Sequence[str]) -> int:
         raise InputError('--n_classes', str(_N_CLASSES.value), 'an integer from 1 on')
     datasets = {'dataset': _DATASET.value, 'label_dataset': _LABEL_DATASET.value}
     patch = _patch()
-    with tqdm(unit='file', leave=False, disable=None) as bar:
+    with progress_bar(unit='file', inner=True) as bar:
         common: dict[str, Any] = {
             'dataset': _DATASET.value,
             'patch': patch,

@@ -107,7 +107,9 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
 def _explain(path: Path, error: OSError) -> Exception:
     if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
         return InputError(path, 'the disk is full', 'free space for the result')
-    return InputError(path, f'cannot be written ({error.strerror or error})', 'a writable folder')
+    # Libraries put paragraphs into `strerror`.
+    reason = os.strerror(error.errno) if error.errno else str(error)
+    return InputError(path, f'cannot be written ({reason})', 'a writable folder')
 
 
 def check_writable(folder: str | Path) -> None:

@@ -313,7 +313,7 @@ def open_writer(
         path, tuple(int(n) for n in shape), storable_dtype(np.dtype(dtype), found.dtypes, path),
         axes, voxel_size_nm, class_names, dataset, compression, version,
     )  # fmt: skip
-    with atomic_path(path) as temporary, _disk_errors(path), found.create(temporary, layout) as to:
+    with atomic_path(path) as temporary, _disk_errors(), found.create(temporary, layout) as to:
         writer = VolumeWriter(layout, to, slab_depth=found.slab_depth)
         yield writer
         writer.finish()
@@ -332,18 +332,14 @@ def _check_replaceable(path: Path, dataset: str) -> None:
 
 
 @contextlib.contextmanager
-def _disk_errors(path: Path) -> Iterator[None]:
-    """HDF5, tensorstore and NumPy tell a full disk in their own words only."""
+def _disk_errors() -> Iterator[None]:
+    """A full disk, of which HDF5, tensorstore and NumPy tell in words, as the error of the system."""
     try:
         yield
     except (OSError, ValueError, RuntimeError) as error:
         if isinstance(error, InputError):
             raise
-        code = getattr(error, 'errno', None)
         told = r'No space left|File too large|quota exceeded|requested and \d+ written'
-        if code in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG) or re.search(told, str(error), re.I):
-            raise InputError(path, 'the disk is full', 'free space for the result') from error
-        if code in (errno.ENOTDIR, errno.EEXIST, errno.EACCES, errno.EPERM, errno.EROFS):
-            reason = os.strerror(code)
-            raise InputError(path, f'cannot be written ({reason})', 'a writable folder') from error
+        if re.search(told, str(error), re.I):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)) from error
         raise

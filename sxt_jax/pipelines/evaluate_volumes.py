@@ -13,7 +13,7 @@ from sxt_jax.core.errors import InputError
 from sxt_jax.core.progress import progress_bar
 from sxt_jax.core.volume import Volume, VoxelSize
 from sxt_jax.data.classes import IGNORE_INDEX, Classes, count_labels, find_classes
-from sxt_jax.io import Pair, find_pairs, open_volume, pair, split_dataset
+from sxt_jax.io import Pair, find_pairs, open_volume, pair
 from sxt_jax.measure import volume_and_surface
 from sxt_jax.metrics import confusion, paired_t_test, scores
 from sxt_jax.pipelines import thresholding
@@ -176,12 +176,16 @@ def predict_with_checkpoint(
         prediction would replace an image or a truth.
     """
     # Here, not above: scoring files that exist needs no network.
-    from sxt_jax.pipelines.segment_volume import label_path, load_segmenter, segment_file
+    from sxt_jax.pipelines.segment_volume import (
+        label_path,
+        load_segmenter,
+        refuse_folder_of,
+        segment_file,
+    )
 
     cases = find_cases(truth, image=image, dataset=dataset, label_dataset=label_dataset)
     inputs = [path for case in cases for path in (case.image, case.truth) if path]
-    if Path(output).resolve() in {split_dataset(p)[0].resolve().parent for p in inputs}:
-        raise InputError(output, 'a folder of the inputs', 'another folder for the predictions')
+    refuse_folder_of(inputs, output)
     segmenter = load_segmenter(checkpoint)
     predicted = []
     for case in progress_bar(cases, unit='volume', desc='segmenting', disable=len(cases) < 2):

@@ -16,6 +16,8 @@ import jax.numpy as jnp
 import numpy as np
 import scipy.ndimage
 
+from sxt_jax.core.atomic import check_writable
+from sxt_jax.core.errors import InputError
 from sxt_jax.core.volume import Volume
 from sxt_jax.io import read_volume, write_volume
 from sxt_jax.ops.conv import conv
@@ -107,11 +109,10 @@ def examine_compilation_cache() -> Finding:
     if not folder:
         return Finding('machine', name, 'none: every start compiles anew')
     try:
-        Path(folder).mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=folder):
-            return Finding('machine', name, folder)
-    except OSError as error:
-        return Finding('machine', name, f'{folder} cannot be written to: {error.strerror}', False)
+        check_writable(folder)
+        return Finding('machine', name, folder)
+    except InputError as error:
+        return Finding('machine', name, f'{folder}: {error.found}', False)
 
 
 def examine_format(suffix: str) -> Finding:

@@ -144,8 +144,7 @@ def segment_files(
             raise InputError(name, f'{getattr(options, name)}', 'a share of 0 … 1')
     sources = without_labels(list_volumes(source, dataset=options.dataset))
     output = Path(output)
-    if output.resolve() in {split_dataset(path)[0].resolve().parent for path in sources}:
-        raise InputError(output, 'the folder of the inputs', 'another folder for the results')
+    refuse_folder_of(sources, output)
     _check_targets(sources, output, options)
     check_writable(output)
     remove_abandoned(output)
@@ -162,6 +161,16 @@ def segment_files(
             logging.error('%s', error if isinstance(error, InputError) else f'{path}: {error!r}')
             outcomes.append(Outcome(path, target, str(error) or repr(error)))
     return outcomes
+
+
+def refuse_folder_of(inputs: Sequence[Path], output: str | Path) -> None:
+    """Results, named as their inputs, must not lie in a folder of the inputs.
+
+    Raises:
+      InputError: they would.
+    """
+    if Path(output).resolve() in {split_dataset(path)[0].resolve().parent for path in inputs}:
+        raise InputError(output, 'a folder of the inputs', 'another folder for the results')
 
 
 def _check_targets(sources: Sequence[Path], output: Path, options: Options) -> None:
