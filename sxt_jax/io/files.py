@@ -333,7 +333,7 @@ def _check_replaceable(path: Path, dataset: str) -> None:
 
 @contextlib.contextmanager
 def _disk_errors() -> Iterator[None]:
-    """A full disk, of which HDF5, tensorstore and NumPy tell in words, as the error of the system."""
+    """HDF5, tensorstore and NumPy tell a full disk in words only; here as the system does."""
     try:
         yield
     except (OSError, ValueError, RuntimeError) as error:
