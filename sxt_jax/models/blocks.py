@@ -12,8 +12,10 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
+from jax import lax
 
 from sxt_jax.ops.conv import Padding, conv
+from sxt_jax.ops.conv_transpose import conv_transpose
 
 Dtype = Any
 
@@ -70,32 +72,110 @@ class Conv(nn.Module):
         return x
 
 
+class ConvTranspose(nn.Module):
+    """Transposed convolution of stride 2, which doubles every side; 2-D or 3-D.
+
+    Attributes:
+      features: output channels.
+      kernel_size: per spatial axis; kernels are held as they are correlated.
+      padding: (before, after) per axis around the spread-out image, see `ops.conv_transpose`.
+      dtype: compute dtype.
+    """
+
+    features: int
+    kernel_size: Sequence[int]
+    padding: Sequence[tuple[int, int]]
+    dtype: Dtype = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        shape = (*self.kernel_size, x.shape[-1], self.features)
+        kernel = self.param('kernel', glorot_uniform, shape, jnp.float32)
+        bias = self.param('bias', nn.initializers.zeros, (self.features,), jnp.float32)
+        x = conv_transpose(x.astype(self.dtype), kernel.astype(self.dtype), padding=self.padding)
+        return x + bias.astype(self.dtype)
+
+
 class BatchNorm(nn.Module):
-    """Batch normalisation with the conventions of Keras: eps 1e-3, momentum 0.99.
+    """Batch normalisation, by default with the constants of Keras: eps 1e-3, momentum 0.99.
 
     The statistics are those of the whole batch, also where it is split over devices (the mean of a
     sharded array under `jax.jit` is global). The variance is computed about the mean, in two
     passes: after a ReLU the mean square can exceed it a thousand times, which costs float32 three
-    digits in the one-pass formula. The running variance follows the biased batch variance.
+    digits in the one-pass formula.
 
     Attributes:
-      dtype: of the output.
       momentum: share of the running statistics that a step keeps.
+      epsilon: added to the variance.
+      unbiased: the running variance follows the batch variance times N / (N − 1), as in PyTorch
+        and in the fused 2-D layer of legacy Keras; otherwise the biased one that normalises.
+      dtype: of the output.
     """
 
-    dtype: Dtype = jnp.float32
     momentum: float = 0.99
+    epsilon: float = 1e-3
+    unbiased: bool = False
+    dtype: Dtype = jnp.float32
 
     @nn.compact
     def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
-        return nn.BatchNorm(
-            use_running_average=not train,
-            momentum=self.momentum,
-            epsilon=1e-3,
-            use_fast_variance=False,
-            dtype=self.dtype,
-            name='batch',
-        )(x)
+        shape = (x.shape[-1],)
+        scale = self.param('scale', nn.initializers.ones, shape, jnp.float32)
+        bias = self.param('bias', nn.initializers.zeros, shape, jnp.float32)
+        mean = self.variable('batch_stats', 'mean', jnp.zeros, shape, jnp.float32)
+        var = self.variable('batch_stats', 'var', jnp.ones, shape, jnp.float32)
+        if not train:
+            return _normalise(x, mean.value, var.value, self.epsilon, scale, bias, self.dtype)
+        axes = tuple(range(x.ndim - 1))
+        batch_mean, batch_var = _moments(x, axes)
+        if not self.is_initializing():
+            n = x.size // x.shape[-1]
+            correction = n / max(n - 1, 1) if self.unbiased else 1.0
+            mean.value = self._follow(mean.value, batch_mean)
+            var.value = self._follow(var.value, correction * batch_var)
+        return _normalise(x, batch_mean, batch_var, self.epsilon, scale, bias, self.dtype)
+
+    def _follow(self, running: jax.Array, batch: jax.Array) -> jax.Array:
+        return self.momentum * running + (1 - self.momentum) * batch
+
+
+class InstanceNorm(nn.Module):
+    """Each channel of each example moved to mean 0 and (biased) variance 1; no weights.
+
+    Attributes:
+      epsilon: added to the variance; that of PyTorch.
+      dtype: of the output.
+    """
+
+    epsilon: float = 1e-5
+    dtype: Dtype = jnp.float32
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        mean, var = _moments(x, tuple(range(1, x.ndim - 1)), keepdims=True)
+        return _normalise(x, mean, var, self.epsilon, 1.0, 0.0, self.dtype)
+
+
+def _moments(
+    x: jax.Array, axes: tuple[int, ...], *, keepdims: bool = False
+) -> tuple[jax.Array, jax.Array]:
+    """Mean and biased variance in float32."""
+    x = x.astype(jnp.float32)
+    mean = jnp.mean(x, axes, keepdims=True)
+    var = jnp.mean(jnp.square(x - mean), axes, keepdims=keepdims)
+    return (mean if keepdims else jnp.squeeze(mean, axes)), var
+
+
+def _normalise(
+    x: jax.Array,
+    mean: jax.Array,
+    var: jax.Array,
+    epsilon: float,
+    scale: jax.Array | float,
+    bias: jax.Array | float,
+    dtype: Dtype,
+) -> jax.Array:
+    y = (x.astype(jnp.float32) - mean) * (lax.rsqrt(var + epsilon) * scale) + bias
+    return y.astype(dtype)
 
 
 class DoubleBlock(nn.Module):

@@ -17,7 +17,7 @@ def test_batch_norm_has_the_constants_of_keras():
     y, updates = norm.apply(variables, x, train=True, mutable=['batch_stats'])
     mean, variance = x.mean((0, 1, 2)), x.var((0, 1, 2))
     np.testing.assert_allclose(y, (x - mean) / np.sqrt(variance + 1e-3), atol=1e-5)
-    running = updates['batch_stats']['batch']
+    running = updates['batch_stats']
     np.testing.assert_allclose(running['mean'], 0.01 * mean, rtol=1e-5)
     np.testing.assert_allclose(running['var'], 0.99 + 0.01 * variance, rtol=1e-5)
     at_rest = norm.apply(variables, x, train=False)

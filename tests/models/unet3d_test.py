@@ -39,9 +39,9 @@ def _published(n_levels=4):
             conv, norm = f'conv_{n}_{stage}', f'batch_norm_{n}_{stage}'
             params[block][f'conv_{stage}'] = arrays(conv, {'kernel': 'kernel', 'bias': 'bias'})
             name = f'norm_{stage}'
-            params[block][name] = {'batch': arrays(norm, {'scale': 'gamma', 'bias': 'beta'})}
-            statistics[block][name] = {'batch': arrays(norm, moving)}
-            after[block][name] = {'batch': arrays(norm, moving, 'training_statistics')}
+            params[block][name] = arrays(norm, {'scale': 'gamma', 'bias': 'beta'})
+            statistics[block][name] = arrays(norm, moving)
+            after[block][name] = arrays(norm, moving, 'training_statistics')
     head = f'conv_{len(blocks) + 1}_1'
     params['head'] = arrays(head, {'kernel': 'kernel', 'bias': 'bias'})
     return fixture, {'params': params, 'batch_stats': statistics}, after

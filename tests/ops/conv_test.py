@@ -10,7 +10,7 @@ from jax import lax
 
 from sxt_jax.core import devices
 from sxt_jax.ops import conv_cpu
-from sxt_jax.ops.conv import conv, conv_transpose2
+from sxt_jax.ops.conv import conv
 
 
 def _normal(seed, shape, dtype=jnp.float32):
@@ -109,30 +109,6 @@ def test_other_platforms_get_the_plain_convolution():
     text = jax.jit(conv).trace(x, kernel).lower(lowering_platforms=('cuda',)).as_text()
     assert text.count('stablehlo.convolution') == 1
     assert 'stablehlo.while' not in text
-
-
-@pytest.mark.parametrize('shape', [(2, 3, 4, 5, 3), (2, 5, 4, 3)])
-def test_transposed_equals_xla(shape):
-    n = len(shape) - 2
-    x, kernel = _normal(0, shape), _normal(1, (2,) * n + (3, 4))
-    spec = ('NHWC', 'HWIO', 'NHWC') if n == 2 else ('NDHWC', 'DHWIO', 'NDHWC')
-
-    def oracle(x, k):
-        flipped = jnp.flip(k, range(n))  # lax.conv_transpose correlates the dilated input
-        return lax.conv_transpose(x, flipped, (2,) * n, 'VALID', dimension_numbers=spec)
-
-    expected, pull = jax.vjp(oracle, x, kernel)
-    out, pull_own = jax.vjp(conv_transpose2, x, kernel)
-    np.testing.assert_allclose(out, expected, atol=1e-5)
-    g = _normal(2, expected.shape)
-    for ours, theirs in zip(pull_own(g), pull(g), strict=True):
-        np.testing.assert_allclose(ours, theirs, atol=1e-4)
-
-
-def test_transposed_tap_lands_on_its_voxel():
-    kernel = jnp.arange(1.0, 9.0).reshape(2, 2, 2, 1, 1)
-    out = conv_transpose2(jnp.ones((1, 1, 1, 1, 1)), kernel)
-    np.testing.assert_array_equal(out[0, ..., 0], kernel[..., 0, 0])
 
 
 @pytest.mark.parametrize(

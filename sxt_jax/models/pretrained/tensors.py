@@ -1,0 +1,158 @@
+"""From the tensors of a file to the variables of a network, every name and shape checked."""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib
+import zipfile
+from collections.abc import Callable, Collection, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import linen as nn
+
+from sxt_jax.core.errors import InputError
+
+Tensors = Mapping[str, np.ndarray]
+
+
+class Pretrained(NamedTuple):
+    """A network with weights of others.
+
+    Attributes:
+      model: `model.apply(variables, x)` gives the published result.
+      variables: 'params' and, where there are any, 'batch_stats'; numpy arrays.
+      metadata: what the file says of its conventions, JSON-able.
+    """
+
+    model: nn.Module
+    variables: dict[str, Any]
+    metadata: dict[str, Any]
+
+
+@dataclasses.dataclass(frozen=True)
+class Source:
+    """Where a variable comes from: the tensor's name, and how it is turned to our layout."""
+
+    name: str
+    turn: Callable[[np.ndarray], np.ndarray] = np.asarray
+
+
+def torch_kernel(weight: np.ndarray) -> np.ndarray:
+    """PyTorch's convolution (or linear) weight [out, in, …] as […, in, out]."""
+    return np.moveaxis(weight, (0, 1), (-1, -2))
+
+
+def torch_transpose_kernel(weight: np.ndarray) -> np.ndarray:
+    """PyTorch's transposed convolution weight [in, out, …] as it is correlated, […, in, out]."""
+    return np.flip(np.moveaxis(weight, (0, 1), (-2, -1)), tuple(range(weight.ndim - 2)))
+
+
+def keras_transpose_kernel(kernel: np.ndarray) -> np.ndarray:
+    """Keras' transposed convolution kernel […, out, in] as it is correlated, […, in, out]."""
+    return np.flip(np.swapaxes(kernel, -1, -2), tuple(range(kernel.ndim - 2)))
+
+
+def assemble(
+    path: str | Path,
+    model: nn.Module,
+    tensors: Tensors,
+    sources: Mapping[str, Source],
+    *,
+    input_shape: Sequence[int],
+    ignored: Collection[str] = (),
+) -> dict[str, Any]:
+    """The variables of a network, each from its tensor.
+
+    Args:
+      path: of the file, for errors.
+      model: the network.
+      tensors: all that the file holds.
+      sources: of every variable, by its path such as 'params/encoder_0/conv_1/kernel'.
+      input_shape: of an image the network takes.
+      ignored: names of tensors that are no part of the network.
+
+    Raises:
+      InputError: a tensor is missing, has another shape, or belongs nowhere.
+    """
+    template = jax.eval_shape(
+        lambda: model.init(jax.random.key(0), jnp.zeros(input_shape, jnp.float32))
+    )
+
+    def take(place: Any, wanted: jax.ShapeDtypeStruct) -> np.ndarray:
+        source = sources[jax.tree_util.keystr(place, simple=True, separator='/')]
+        if source.name not in tensors:
+            raise InputError(path, f'no tensor {source.name!r}', f'one for shape {wanted.shape}')
+        stored = np.asarray(tensors[source.name])
+        found = source.turn(stored)
+        if found.shape != wanted.shape:
+            raise InputError(
+                path,
+                f'tensor {source.name!r} of shape {stored.shape}, in our layout {found.shape}',
+                f'{wanted.shape}',
+            )
+        if not np.isfinite(found).all():
+            raise InputError(path, f'NaN or infinity in tensor {source.name!r}', 'finite weights')
+        return np.ascontiguousarray(found, np.float32)
+
+    variables = jax.tree_util.tree_map_with_path(take, template)
+    used = {source.name for source in sources.values()} | set(ignored)
+    extra = [name for name in tensors if name not in used]
+    if extra:
+        raise InputError(path, f'{len(extra)} tensors too many, first {extra[0]!r}', 'no others')
+    return variables
+
+
+def read_state_dict(path: str | Path) -> dict[str, np.ndarray]:
+    """Tensors of a PyTorch checkpoint by name: a state dict, alone or under 'state_dict'.
+
+    Args:
+      path: what `torch.save` wrote (.pt, .pth, .ckpt, or no suffix), read without running any code
+        of the file; or .npz with the same names, which needs no torch.
+
+    Raises:
+      InputError: no such file, none of these formats, or torch is not installed.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise InputError(path, 'no such file', 'a state dict')
+    if path.suffix == '.npz':
+        return _read_npz(path)
+    return _read_torch(path)
+
+
+def without_prefix(tensors: Tensors, prefix: str) -> dict[str, np.ndarray]:
+    """The tensors without a prefix that all their names begin with; as they are if not all do."""
+    if not all(name.startswith(prefix) for name in tensors):
+        return dict(tensors)
+    return {name.removeprefix(prefix): tensor for name, tensor in tensors.items()}
+
+
+def _read_npz(path: Path) -> dict[str, np.ndarray]:
+    try:
+        with np.load(path, allow_pickle=False) as archive:
+            return {name: archive[name] for name in archive.files}
+    except (ValueError, OSError, EOFError, zipfile.BadZipFile) as error:
+        raise InputError(path, f'no readable .npz archive ({error})', 'arrays by name') from error
+
+
+def _read_torch(path: Path) -> dict[str, np.ndarray]:
+    try:
+        torch = importlib.import_module('torch')
+    except ImportError as error:
+        raise InputError(
+            path, 'reading it takes torch', "`pip install 'sxt_jax[torch]'`, or an .npz"
+        ) from error
+    try:
+        saved = torch.load(path, map_location='cpu', weights_only=True)
+    except Exception as error:  # torch raises whatever its unpickler meets
+        reason = str(error).partition('\n')[0][:120]
+        raise InputError(path, f'torch cannot read it ({reason})', 'a state dict') from error
+    if isinstance(saved, Mapping) and isinstance(saved.get('state_dict'), Mapping):
+        saved = saved['state_dict']
+    if not isinstance(saved, Mapping) or not all(torch.is_tensor(t) for t in saved.values()):
+        raise InputError(path, f'a saved {type(saved).__name__}', 'a state dict: tensors by name')
+    return {str(name): tensor.float().numpy() for name, tensor in saved.items()}

@@ -1,0 +1,59 @@
+"""Transposed convolutions against XLA's, forwards and backwards."""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax import lax
+
+from sxt_jax.ops.conv_transpose import conv_transpose
+
+
+def _normal(seed, shape, dtype=jnp.float32):
+    return jax.random.normal(jax.random.key(seed), shape, dtype)
+
+
+def _oracle(x, kernel, padding):
+    n = x.ndim - 2
+    spec = ('NHWC', 'HWIO', 'NHWC') if n == 2 else ('NDHWC', 'DHWIO', 'NDHWC')
+    return lax.conv_general_dilated(
+        x, kernel, (1,) * n, padding, lhs_dilation=(2,) * n, dimension_numbers=spec
+    )
+
+
+@pytest.mark.parametrize('shape', [(2, 3, 4, 5, 3), (2, 5, 4, 3), (1, 1, 1, 2)])
+@pytest.mark.parametrize('pad', [(1, 1), (2, 1), (1, 2), (2, 2), (3, 2), (0, 2), (1, 3)])
+def test_equals_xla_forwards_and_backwards(shape, pad):
+    n, side = len(shape) - 2, sum(pad)
+    x, kernel = _normal(0, shape), _normal(1, (side,) * n + (shape[-1], 4))
+    expected, pull = jax.vjp(lambda x, k: _oracle(x, k, (pad,) * n), x, kernel)
+    out, pull_own = jax.vjp(
+        jax.jit(lambda x, k: conv_transpose(x, k, padding=(pad,) * n)), x, kernel
+    )
+    assert out.shape == (shape[0], *(2 * s for s in shape[1:-1]), 4) == expected.shape
+    np.testing.assert_allclose(out, expected, atol=5e-5)
+    g = _normal(2, expected.shape)
+    for ours, theirs in zip(pull_own(g), pull(g), strict=True):
+        np.testing.assert_allclose(ours, theirs, atol=1e-5 * float(jnp.abs(theirs).max()))
+
+
+def test_tap_lands_on_its_voxel():
+    kernel = jnp.arange(8.0).reshape(2, 2, 2, 1, 1)
+    out = conv_transpose(jnp.ones((1, 1, 1, 1, 1)), kernel, padding=((1, 1),) * 3)
+    np.testing.assert_array_equal(out[0, ..., 0], kernel[::-1, ::-1, ::-1, 0, 0])
+
+
+def test_bfloat16_sums_in_float32():
+    x, kernel = _normal(0, (1, 8, 8, 64), jnp.bfloat16), _normal(1, (3, 3, 64, 4), jnp.bfloat16)
+    out = conv_transpose(x, kernel, padding=((2, 1),) * 2)
+    assert out.dtype == jnp.bfloat16
+    expected = _oracle(x.astype(jnp.float32), kernel.astype(jnp.float32), ((2, 1),) * 2)
+    np.testing.assert_allclose(out.astype(jnp.float32), expected, rtol=2**-7, atol=0.2)
+
+
+@pytest.mark.parametrize('padding', [((1, 1),) * 2, ((2, 1),), ((2, 2), (2, 1))])
+def test_says_which_padding_does_not_fit(padding):
+    with pytest.raises(ValueError, match='before'):
+        conv_transpose(jnp.ones((1, 4, 4, 2)), jnp.ones((3, 3, 2, 2)), padding=padding)
