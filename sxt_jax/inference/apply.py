@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 
 from sxt_jax.core.errors import InputError
+from sxt_jax.models import slicewise
 
 Heads = dict[str, jax.Array]
 Finish = Callable[[Heads], Heads]
@@ -73,20 +74,12 @@ class ModelFn:
 
     @property
     def side_multiple(self) -> tuple[int, int, int]:
-        multiple = getattr(self.model, 'side_multiple', 1)
-        n_dims = getattr(self.model, 'n_dims', 3)
-        sides = (multiple,) * n_dims if isinstance(multiple, int) else tuple(multiple)
-        z, y, x = (1,) * (3 - n_dims) + sides
-        return z, y, x
+        return slicewise.side_multiple(self.model)
 
     def __call__(self, variables: Any, tiles: jax.Array) -> Heads:
-        flat = getattr(self.model, 'n_dims', 3) == 2
-        b, z = tiles.shape[:2]
-        inputs = tiles.reshape(b * z, *tiles.shape[2:]) if flat else tiles
-        outputs = self.model.apply(variables, inputs, train=False)
+        outputs = slicewise.apply_to_volumes(self.model, variables, tiles, train=False)
         activations = getattr(self.model, 'head_activations', {})
-        heads = dict(_activate(n, v, activations.get(n)) for n, v in outputs.items())  # type: ignore[union-attr]
-        return {n: v.reshape(b, z, *v.shape[1:]) for n, v in heads.items()} if flat else heads
+        return dict(_activate(n, v, activations.get(n)) for n, v in outputs.items())
 
 
 def make_apply_fn(model: nn.Module) -> ModelFn:

@@ -41,6 +41,7 @@ from sxt_jax.data.pipeline import PatchStream
 from sxt_jax.inference import make_apply_fn
 from sxt_jax.io import Pair, pair
 from sxt_jax.models import build_model, model_config
+from sxt_jax.models.slicewise import input_shape
 from sxt_jax.pipelines.check_config import (
     check_config,
     check_isotropy,
@@ -274,10 +275,12 @@ def _start(
     """The state of the checkpoint `begun`, or a fresh one, perhaps with the weights of `other`."""
     (objective,) = run.objectives
     patch = tuple(config.data.patch)
-    flat = getattr(run.model, 'n_dims', 3) == 2
-    shape = (1, *(patch[1:] if flat else patch), data.n_channels)
     state = create_state(
-        run.key, run.model, run.objectives, input_shape=shape, device_mesh=run.device_mesh
+        run.key,
+        run.model,
+        run.objectives,
+        input_shape=input_shape(run.model, patch, data.n_channels),
+        device_mesh=run.device_mesh,
     )
     n_weights = sum(leaf.size for leaf in jax.tree.leaves(state.params))
     logging.info(

@@ -13,6 +13,7 @@ import optax
 from jax.sharding import Mesh
 
 from sxt_jax.core.devices import replicated, split_batch
+from sxt_jax.models.slicewise import apply_to_volumes
 from sxt_jax.training.objectives import Objective
 from sxt_jax.training.state import TrainState, make_variables, objective_optimizer
 
@@ -92,19 +93,11 @@ def make_train_step(
 def _apply(
     model: nn.Module, variables: Any, image: jax.Array, key: jax.Array, objective: Objective
 ) -> tuple[Any, Any]:
-    """Outputs [b, z, y, x, k] by head, and what was updated; 2-D nets see single slices."""
-    flat = getattr(model, 'n_dims', 3) == 2
+    """Outputs [b, z, y, x, k] by head, and what was updated."""
     with nn.intercept_methods(_without_training(objective.frozen)):
-        outputs, updated = model.apply(
-            variables,
-            image[:, 0] if flat else image,
-            train=True,
-            mutable=['batch_stats'],
-            rngs={'dropout': key},
+        return apply_to_volumes(
+            model, variables, image, train=True, mutable=['batch_stats'], rngs={'dropout': key}
         )
-    if flat:
-        outputs = {name: head[:, None] for name, head in outputs.items()}
-    return outputs, updated
 
 
 def _without_training(frozen: Sequence[str]) -> Any:
