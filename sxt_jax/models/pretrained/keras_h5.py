@@ -54,7 +54,7 @@ def read_keras_weights(path: str | Path) -> dict[str, np.ndarray]:
       InputError: as `open_keras`; no layers, or names that do not fit the data sets.
     """
     with open_keras(path) as file:
-        group = file[FULL_MODEL] if FULL_MODEL in file else file
+        group = file.get(FULL_MODEL, file)
         layers = _names(group, 'layer_names')
         if layers is None:
             found = f'no layer names of Keras (it has {_list(file)})'
