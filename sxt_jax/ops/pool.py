@@ -68,17 +68,13 @@ def _split_windows(x: jax.Array, window: tuple[int, ...]) -> jax.Array:
     return x.reshape(x.shape[0], *sides, x.shape[-1])
 
 
-def _max_pool_forward(
-    x: jax.Array, window: tuple[int, ...]
-) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
-    y = _max_pool(x, window)
-    return y, (x, y)
+def _max_pool_forward(x: jax.Array, window: tuple[int, ...]) -> tuple[jax.Array, jax.Array]:
+    return _max_pool(x, window), x
 
 
 def _max_pool_backward(
-    window: tuple[int, ...], residuals: tuple[jax.Array, jax.Array], gradient: jax.Array
+    window: tuple[int, ...], x: jax.Array, gradient: jax.Array
 ) -> tuple[jax.Array]:
-    x, y = residuals
     windows = _split_windows(x, window)
     axes = tuple(range(2, 2 * len(window) + 1, 2))
     index = jnp.zeros((1,) * windows.ndim, jnp.int32)
@@ -86,12 +82,27 @@ def _max_pool_backward(
         index = index * w + lax.broadcasted_iota(
             jnp.int32, (1,) * axis + (w,) + (1,) * (windows.ndim - axis - 1), axis
         )
-    first = jnp.full(y.shape, -1, jnp.int32)
-    for n, place in reversed(list(enumerate(np.ndindex(*window)))):
-        at = tuple(p for i in place for p in (slice(None), i))
-        first = jnp.where(windows[(slice(None), *at)] == y, n, first)
-    chosen = jnp.expand_dims(first, axes) == index
+    chosen = jnp.expand_dims(_first_maximum(windows, window), axes) == index
     return (jnp.where(chosen, jnp.expand_dims(gradient, axes), 0).reshape(x.shape),)
+
+
+def _first_maximum(windows: jax.Array, window: tuple[int, ...]) -> jax.Array:
+    """Which voxel of each window is the first of its largest, [b, z / wz, y / wy, x / wx, c].
+
+    Found among the voxels, not by comparing them with the pooled value: a compiler that computes
+    the image twice, in fusions that round differently, would find no voxel equal to the maximum,
+    and the gradient of that window would be lost (seen on XLA:CPU, JAX 0.10.2, 2026-11-21).
+    """
+    best, first = None, None
+    for n, place in enumerate(np.ndindex(*window)):
+        voxel = windows[(slice(None), *(p for i in place for p in (slice(None), i)))]
+        if best is None or first is None:
+            best, first = voxel, jnp.zeros(voxel.shape, jnp.int32)
+            continue
+        first = jnp.where(voxel > best, n, first)
+        best = jnp.maximum(best, voxel)
+    assert first is not None
+    return first
 
 
 _max_pool.defvjp(_max_pool_forward, _max_pool_backward)
