@@ -1,6 +1,7 @@
 """Networks as Flax Linen modules: `init` and `apply` are pure functions of a variables tree."""
 
 from sxt_jax.models.build import NETWORKS, build_model, model_config
+from sxt_jax.models.cellpose2d import Cellpose2D
 from sxt_jax.models.unet3d import UNet3D
 
-__all__ = ['NETWORKS', 'UNet3D', 'build_model', 'model_config']
+__all__ = ['NETWORKS', 'Cellpose2D', 'UNet3D', 'build_model', 'model_config']

@@ -11,9 +11,10 @@ import numpy as np
 from flax import linen as nn
 
 from sxt_jax.core.errors import InputError
+from sxt_jax.models.cellpose2d import Cellpose2D
 from sxt_jax.models.unet3d import UNet3D
 
-NETWORKS: dict[str, type[nn.Module]] = {'unet3d': UNet3D}
+NETWORKS: dict[str, type[nn.Module]] = {'cellpose2d': Cellpose2D, 'unet3d': UNet3D}
 _DTYPES = ('float32', 'bfloat16', 'float16')
 
 
