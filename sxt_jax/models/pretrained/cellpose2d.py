@@ -1,4 +1,4 @@
-"""Weights of Cellpose 1 (`cyto`, `cyto2`, `nuclei` and models trained from them)."""
+"""Weights of Cellpose 1 to 3 (`cyto`, `cyto2`, `cyto3`, `nuclei`, models trained from them)."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _NUCLEI_DIAMETER, _CELL_DIAMETER = 17.0, 30.0
 def load_cellpose2d(path: str | Path, *, dtype: Any = jnp.float32) -> Pretrained:
     """The network of Cellpose 1 with the weights of a file.
 
-    Read are the state dicts of cellpose 1 and 2 (residual and style on, concatenation off), which
+    Read are the state dicts of cellpose 1 to 3 (residual and style on, concatenation off), which
     have no suffix (`cytotorch_0`, `nucleitorch_3`), or the same tensors as .npz. Sizes and input
     channels are those of the tensors. Files of cellpose 1 do not say what diameter they are for:
     it is 17 px where the file's name says nuclei, else 30 px, as in the published code.
