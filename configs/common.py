@@ -90,6 +90,9 @@ def unet3d() -> ConfigDict:
     model.name = 'unet3d'
     model.filters = (32, 64, 128, 256, 512)  # channels of each level
     model.residual = False
+    model.norm = 'batch'  # instance, none
+    model.up = 'nearest'  # transposed
+    model.dropout = 0.0  # share of the channels dropped after each convolution
     model.pool_sizes = config_dict.placeholder(tuple)  # (z, y, x) between levels; None: all 2
-    model.norm_momentum = 0.99  # share of the running statistics that a step keeps
+    model.norm_momentum = 0.99  # of batch norm: share of the running statistics a step keeps
     return model

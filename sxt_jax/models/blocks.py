@@ -179,35 +179,58 @@ def _normalise(
 
 
 class DoubleBlock(nn.Module):
-    """Twice [convolution 3 → ReLU → batch norm → ReLU], as in the published U-Net of Biomedisa.
+    """Two convolutions 3 wide, each with its normalisation and ReLU.
 
-    The residual variant: conv → ReLU → norm → ReLU → conv → norm, plus a 1-wide convolution
-    without bias of the input, → ReLU.
+    | norm | each of the two | as in |
+    |---|---|---|
+    | batch | conv → ReLU → batch norm → ReLU | Biomedisa |
+    | instance | conv → instance norm → ReLU | NCXT |
+    | none | conv → ReLU | NCXT |
+
+    The residual variant adds a 1-wide convolution without bias of the input before the last ReLU,
+    and has no ReLU between the second convolution and its norm.
 
     Attributes:
       features: output channels.
       residual: whether the input is added.
       n_dims: 2 or 3.
-      norm_momentum: of `BatchNorm`.
+      norm: one of the table.
+      norm_momentum: of batch norm.
+      dropout: share of the channels that training sets to 0 right after each convolution; whole
+        channels, since neighbouring voxels tell each other's values (Tompson et al. 2015).
       dtype: compute dtype.
     """
 
     features: int
     residual: bool = False
     n_dims: int = 3
+    norm: str = 'batch'
     norm_momentum: float = 0.99
+    dropout: float = 0.0
     dtype: Dtype = jnp.float32
 
     @nn.compact
     def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
-        kernel = (3,) * self.n_dims
-        norm: dict[str, Any] = {'dtype': self.dtype, 'momentum': self.norm_momentum}
-        y = Conv(self.features, kernel, dtype=self.dtype, name='conv_1')(x)
-        y = BatchNorm(name='norm_1', **norm)(nn.relu(y), train=train)
-        y = Conv(self.features, kernel, dtype=self.dtype, name='conv_2')(nn.relu(y))
+        relu_before_norm = nn.relu if self.norm == 'batch' else lambda y: y
+        y = self._conv(x, 'conv_1', train=train)
+        y = nn.relu(self._norm(relu_before_norm(y), 'norm_1', train=train))
+        y = self._conv(y, 'conv_2', train=train)
         if not self.residual:
-            return nn.relu(BatchNorm(name='norm_2', **norm)(nn.relu(y), train=train))
+            return nn.relu(self._norm(relu_before_norm(y), 'norm_2', train=train))
         shortcut = Conv(
             self.features, (1,) * self.n_dims, use_bias=False, dtype=self.dtype, name='shortcut'
         )(x)
-        return nn.relu(BatchNorm(name='norm_2', **norm)(y, train=train) + shortcut)
+        return nn.relu(self._norm(y, 'norm_2', train=train) + shortcut)
+
+    def _conv(self, x: jax.Array, name: str, *, train: bool) -> jax.Array:
+        y = Conv(self.features, (3,) * self.n_dims, dtype=self.dtype, name=name)(x)
+        spatial_axes = tuple(range(1, y.ndim - 1))
+        return nn.Dropout(self.dropout, spatial_axes, deterministic=not train)(y)
+
+    def _norm(self, y: jax.Array, name: str, *, train: bool) -> jax.Array:
+        if self.norm == 'batch':
+            norm = BatchNorm(momentum=self.norm_momentum, dtype=self.dtype, name=name)
+            return norm(y, train=train)
+        if self.norm == 'instance':
+            return InstanceNorm(dtype=self.dtype, name=name)(y)
+        return y
