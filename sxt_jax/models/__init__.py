@@ -3,6 +3,15 @@
 from sxt_jax.models.build import NETWORKS, build_model, model_config
 from sxt_jax.models.cellpose2d import Cellpose2D
 from sxt_jax.models.cellpose3d import Cellpose3DNet
+from sxt_jax.models.double_decoder import DoubleDecoder
 from sxt_jax.models.unet3d import UNet3D
 
-__all__ = ['NETWORKS', 'Cellpose2D', 'Cellpose3DNet', 'UNet3D', 'build_model', 'model_config']
+__all__ = [
+    'NETWORKS',
+    'Cellpose2D',
+    'Cellpose3DNet',
+    'DoubleDecoder',
+    'UNet3D',
+    'build_model',
+    'model_config',
+]

@@ -1,6 +1,7 @@
 """Importers: published weights as variables of our networks, with their conventions."""
 
 from sxt_jax.models.pretrained.cellpose2d import load_cellpose2d
+from sxt_jax.models.pretrained.deep_sxt import double_decoder_from_json, load_deep_sxt
 from sxt_jax.models.pretrained.tensors import Pretrained
 
-__all__ = ['Pretrained', 'load_cellpose2d']
+__all__ = ['Pretrained', 'double_decoder_from_json', 'load_cellpose2d', 'load_deep_sxt']
