@@ -117,9 +117,14 @@ def _flows_turned_kernel(weight: np.ndarray) -> np.ndarray:
 def _metadata(n_channels: int) -> dict[str, Any]:
     return {
         'format': 'cellpose3d',
-        'paper': 'Eschweiler and Stegmaier 2021, arXiv:2105.00794',
+        'paper': 'Eschweiler, Smith and Stegmaier 2021, arXiv:2105.00794',
         'n_channels': n_channels,
-        'intensity': {'kind': 'percentile', 'low_percent': 2.0, 'high_percent': 98.0},
+        'intensity': {
+            'kind': 'percentile',
+            'low_percent': 2.0,
+            'high_percent': 98.0,
+            'clip': [0.0, 1.0],
+        },
         'heads': {
             'foreground': 'after tanh; above 0.5 in cells',
             'flows': '(z, y, x) towards the centre; the sign of the published ones was turned',
