@@ -14,12 +14,18 @@ from sxt_jax.core.errors import InputError
 from sxt_jax.models.cellpose2d import Cellpose2D
 from sxt_jax.models.cellpose3d import Cellpose3DNet
 from sxt_jax.models.double_decoder import DoubleDecoder
+from sxt_jax.models.resunet import ResUNet
+from sxt_jax.models.setr import SETR
+from sxt_jax.models.transunet import TransUNet
 from sxt_jax.models.unet3d import UNet3D
 
 NETWORKS: dict[str, type[nn.Module]] = {
     'cellpose2d': Cellpose2D,
     'cellpose3d': Cellpose3DNet,
     'double_decoder': DoubleDecoder,
+    'resunet': ResUNet,
+    'setr': SETR,
+    'transunet': TransUNet,
     'unet3d': UNet3D,
 }
 _DTYPES = ('float32', 'bfloat16', 'float16')
