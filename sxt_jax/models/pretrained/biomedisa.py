@@ -18,6 +18,16 @@ from sxt_jax.models.unet3d import UNet3D
 
 _CONVOLUTION = re.compile(r'conv_(\d+)_([12])/kernel')
 _OLD_PATCH = (64, 64, 64)  # of models from before their files told it
+_SHAPES: dict[str, tuple[int | None, ...]] = {
+    'configuration': (7,),  # channels; x, y and z scale; normalise; mean, SD of the oldest models
+    'labels': (None,),
+    'normalization': (2, None),
+    'patch_size': (3,),
+    'scaling': (),
+    'patch_normalization': (),
+    'separation': (),
+}
+_REQUIRED = ('configuration', 'labels')
 _EXPECTED = 'a model of Biomedisa (.h5, weights and meta data)'
 
 
@@ -72,26 +82,26 @@ def _read_metadata(path: str | Path) -> dict[str, Any]:
             if isinstance(item, h5py.Dataset) and item.dtype.kind in 'biuf'
         }
         cropping = 'cropping_weights' in file
-    _check_shapes(path, meta)
+    _check_numbers(path, meta)
     return {**_conventions(meta), 'cropping': cropping}
 
 
-def _check_shapes(path: str | Path, meta: Mapping[str, np.ndarray]) -> None:
-    """Whether the meta data are the numbers they should be; -1: as many as there are."""
-    shapes = {'configuration': (7,), 'labels': (-1,), 'normalization': (2, -1), 'patch_size': (3,)}
-    flags = dict.fromkeys(('scaling', 'patch_normalization', 'separation'), ())
-    for name, shape in {**shapes, **flags}.items():
+def _check_numbers(path: str | Path, meta: Mapping[str, np.ndarray]) -> None:
+    """Whether the meta data are as many numbers as they should be, whole where they count."""
+    for name, shape in _SHAPES.items():
         if name not in meta:
-            if name in ('configuration', 'labels'):
+            if name in _REQUIRED:
                 raise InputError(path, f'no meta/{name}', _EXPECTED)
             continue
         found = meta[name].shape
-        if len(found) != len(shape) or any(s not in (-1, n) for s, n in zip(shape, found)):
+        fits = [n in (None, m) for n, m in zip(shape, found, strict=False)]
+        if len(found) != len(shape) or not all(fits):
             raise InputError(path, f'meta/{name} of shape {found}', f'{shape}')
-        whole = name in ('labels', 'patch_size', 'configuration') and meta[name].dtype.kind == 'f'
-        integers = meta[name][:5] if name == 'configuration' else meta[name]
-        if whole and not np.array_equal(integers, np.rint(integers)):
-            raise InputError(path, f'meta/{name} {meta[name].tolist()}', 'whole numbers')
+    for name in ('configuration', 'labels', 'patch_size'):
+        numbers = meta.get(name, np.zeros(0))
+        numbers = numbers[:5] if name == 'configuration' else numbers
+        if not np.isfinite(numbers).all() or np.any(numbers != np.rint(numbers)):
+            raise InputError(path, f'meta/{name} says {numbers.tolist()}', 'whole numbers')
 
 
 def _conventions(meta: Mapping[str, np.ndarray]) -> dict[str, Any]:
