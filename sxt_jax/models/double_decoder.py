@@ -1,4 +1,4 @@
-"""The double decoder of deep_sxt (Dyhr et al. 2023): one encoder, an image and a label out of it."""
+"""The double decoder of deep_sxt (Dyhr et al. 2023): one encoder, an image and a label out."""
 
 from __future__ import annotations
 
@@ -159,7 +159,7 @@ class DoubleDecoder(nn.Module):
                 y = Bottleneck(features, kernel, dtype=self.dtype, name=name)(y)
                 y = nn.relu(BatchNorm(name=f'neck_{i}_norm_{j}', **norm)(y, train=train))
             branches.append(y)  # [b, y / 2ⁿ, x / 2ⁿ, neck_filters]
-        x = sum(branches) if self.neck_add else jnp.concatenate(branches, axis=-1)
+        x = jnp.sum(jnp.stack(branches), 0) if self.neck_add else jnp.concatenate(branches, axis=-1)
         found = {}
         if 'image' in self.heads:
             y = _Decoder(**self._part('image'), name='image_decoder')(x, skips, train=train)

@@ -128,7 +128,7 @@ def double_decoder_from_json(
     if config['pooling'] not in (None, pooling):
         raise InputError(where, f'pooling is {config["pooling"]!r}', f'null or {pooling}')
     after_neck = 'add_instead_of_concat_after_neck'
-    fields = {
+    fields: dict[str, Any] = {
         'width': _number(config['m_f'], where, 'm_f'),
         'neck_add': _flag(config[after_neck], where, after_neck),
     }
