@@ -34,9 +34,10 @@ class SETR(nn.Module):
     decoder (multi-level aggregation) are not here. A map that goes through a sigmoid in the FIB-SEM
     paper is `n_labels=2` here, see `models.heads`.
 
-    307,757,570 trainable parameters with the defaults and 1 channel; 309,596,947 with the 19 labels,
-    3 channels and 768×768 images of the paper's table 2, which gives 318.31 M. The number of input
-    channels is taken from the first image.
+    307,757,570 trainable parameters with the defaults and 1 channel; 309,596,947, as the released
+    code has without its auxiliary heads, with the 19 labels, 3 channels and 768×768 images of the
+    paper's table 2 (which says 318.31 M). The number of input channels is taken from the first
+    image.
 
     Attributes:
       n_labels: classes, background included.
