@@ -1,6 +1,9 @@
-"""Losses against written-out sums and optax; ignored voxels; gradients."""
+"""Losses against published ones and written-out sums; ignored voxels; gradients."""
 
 from __future__ import annotations
+
+import functools
+import pathlib
 
 import jax
 import jax.numpy as jnp
@@ -10,6 +13,7 @@ import pytest
 from sxt_jax import losses
 from sxt_jax.core import devices
 
+FIXTURE = pathlib.Path(__file__).parent / 'fixtures' / 'losses.npz'
 IGNORE = -1
 
 
@@ -146,3 +150,185 @@ def test_says_what_does_not_fit():
         losses.soft_dice(logits, labels.astype(np.float32))
     with pytest.raises(ValueError, match='differ in shape'):
         losses.huber(logits, logits[..., :1], delta=1.0)
+    with pytest.raises(ValueError, match='at least 11'):
+        losses.ssim(logits[..., 0], logits[..., 0], value_range=1.0)
+    with pytest.raises(ValueError, match='differ in shape'):
+        losses.label_accuracy(logits, logits[..., :1])
+
+
+@pytest.fixture(scope='module')
+def published():
+    return np.load(FIXTURE)
+
+
+def _assert_gradient(found, expected, largest=None):
+    largest = np.abs(expected).max() if largest is None else largest
+    np.testing.assert_allclose(found, expected, atol=1e-5 * largest, rtol=0)
+
+
+@pytest.mark.parametrize(('name', 'value_range'), [('1p0', 1.0), ('7p3', 7.3)])
+def test_ssim_is_the_published_one(published, name, value_range):
+    a, b = published[f'ssim_a_{name}'], published[f'ssim_b_{name}']
+    np.testing.assert_allclose(
+        losses.ssim(a, b, value_range=value_range), published[f'ssim_{name}'], atol=1e-6
+    )
+    np.testing.assert_allclose(losses.ssim(a, a, value_range=value_range), 1, atol=1e-6)
+
+
+def _ssim_by_windows(x, y, value_range, window, sigma):
+    """Straight from the definition, in float64."""
+    steps = np.arange(window) - (window - 1) / 2
+    weights = np.exp(-(steps[:, None] ** 2 + steps**2) / (2 * sigma**2))
+    weights = weights[..., None] / weights.sum()
+    c1, c2 = (0.01 * value_range) ** 2, (0.03 * value_range) ** 2
+    scores = []
+    for i, j in np.ndindex(x.shape[0] - window + 1, x.shape[1] - window + 1):
+        a, b = (v[i : i + window, j : j + window].astype(float) for v in (x, y))
+        ma, mb = ((weights * v).sum((0, 1)) for v in (a, b))
+        va, vb = ((weights * (v - m) ** 2).sum((0, 1)) for v, m in ((a, ma), (b, mb)))
+        cov = (weights * (a - ma) * (b - mb)).sum((0, 1))
+        scores.append((2 * ma * mb + c1) * (2 * cov + c2) / (ma**2 + mb**2 + c1) / (va + vb + c2))
+    return np.mean(scores)
+
+
+def test_ssim_of_other_windows_channels_and_far_offsets_follows_the_definition():
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(2, 12, 14, 3)).astype(np.float32)
+    y = (x + 0.3 * rng.normal(size=x.shape)).astype(np.float32)
+    run = jax.jit(functools.partial(losses.ssim, value_range=4.0, window=6, sigma=1.1))
+    for offset in (0, 1000):
+        a, b = x + np.float32(offset), y + np.float32(offset)
+        found = run(a, b)
+        expected = [_ssim_by_windows(*pair, 4.0, 6, 1.1) for pair in zip(a, b, strict=True)]
+        np.testing.assert_allclose(found, expected, atol=1e-5)
+
+
+def test_gradient_of_ssim_is_that_of_differences_and_finite_for_constant_images():
+    rng = np.random.default_rng(1)
+    x, y, step = (rng.normal(size=(1, 12, 13, 2)).astype(np.float32) for _ in range(3))
+    run = jax.jit(jax.value_and_grad(lambda x, y: losses.ssim(x, y, value_range=3.0).sum()))
+    slope = np.sum(run(x, y)[1] * step)
+    e = np.float32(1e-2)
+    change = run(x + e * step, y)[0] - run(x - e * step, y)[0]
+    np.testing.assert_allclose(change / (2 * e), slope, rtol=3e-3)
+    for constant in (0.0, 5.0):
+        flat = np.full_like(x, constant)
+        for other in (flat, 0 * flat, y):
+            assert np.isfinite(run(flat, other)[1]).all()
+
+
+@pytest.mark.parametrize('b', [1, 4])
+def test_image_reconstruction_loss_is_the_published_one(published, b):
+    def loss(prediction):
+        each = losses.image_reconstruction_loss(
+            prediction, published['input'][:b], value_range=published['value_range']
+        )
+        assert each.shape == (b,)
+        return each.mean()
+
+    value, gradient = jax.jit(jax.value_and_grad(loss))(published['pred_image'][:b])
+    np.testing.assert_allclose(value, published[f'image_reconstruction_loss_{b}'], atol=1e-6)
+    expected = published[f'image_reconstruction_gradient_{b}']
+    _assert_gradient(gradient[:, ::2, ::2], expected)
+
+
+@pytest.mark.parametrize('b', [1, 4])
+def test_label_losses_are_the_published_ones(published, b):
+    names = ('pred_label', 'label', 'pred_image', 'input')
+    pred_label, label, pred_image, image = (published[n][:b].astype(np.float32) for n in names)
+
+    def loss(pred_label, pred_image):
+        return losses.label_loss(pred_label, label, pred_image, image).mean()
+
+    value, gradients = jax.jit(jax.value_and_grad(loss, (0, 1)))(pred_label, pred_image)
+    np.testing.assert_allclose(value, published[f'label_loss_{b}'], atol=1e-6)
+    if b == 4:
+        for gradient, name in zip(gradients, ('label', 'image'), strict=True):
+            _assert_gradient(gradient[:, ::2, ::2], published[f'label_gradient_of_{name}'])
+    only = losses.label_only_loss(pred_label, label)
+    assert only.shape == (b,)
+    np.testing.assert_allclose(only.mean(), published[f'label_only_loss_{b}'], atol=1e-6)
+
+
+def test_accuracies_are_the_published_ones(published):
+    of_label = losses.label_accuracy(published['pred_label'], published['label'])
+    of_image = losses.image_accuracy(published['pred_image'], published['input'])
+    assert of_label.shape == of_image.shape == (4,)
+    np.testing.assert_allclose(of_label.mean(), published['label_accuracy'], atol=1e-6)
+    np.testing.assert_allclose(of_image.mean(), published['image_accuracy'], atol=1e-6)
+
+
+def _cascade_loss(logits, labels):
+    over = {'ignore_label': 3, 'over_batch': True}
+    dice = losses.soft_dice(jax.nn.softmax(logits), labels, absent_classes=True, **over)
+    return losses.cross_entropy(logits, labels, **over) + dice
+
+
+def test_loss_of_the_cascade_is_the_published_one(published):
+    target = published['cascade_target'].astype(np.int32)
+    value, gradient = jax.jit(
+        jax.value_and_grad(lambda logits: _cascade_loss(logits, target).mean())
+    )(published['cascade_logits'])
+    np.testing.assert_allclose(value, published['cascade_loss'], atol=5e-6)
+    expected = published['cascade_gradient']
+    _assert_gradient(gradient[:, ::2, ::2, ::2], expected, published['cascade_gradient_largest'])
+    # Class 1 does not occur in these two examples, and they share their sums.
+    each = jax.jit(_cascade_loss)(
+        published['cascade_batch_logits'], published['cascade_batch_target'].astype(np.int32)
+    )
+    np.testing.assert_allclose(each, [published['cascade_batch_loss']] * 2, atol=5e-6)
+
+
+def test_sums_over_the_batch_are_global_when_it_is_split_over_devices():
+    logits, _, sparse = _example(b=8)
+    sparse[3] = IGNORE  # one device has nothing to count
+    over = {'ignore_label': IGNORE, 'over_batch': True}
+
+    def loss(logits, labels):
+        dice = losses.soft_dice(jax.nn.softmax(logits), labels, **over)
+        return losses.cross_entropy(logits, labels, **over) + dice
+
+    run = jax.jit(
+        lambda *batch: (loss(*batch), jax.grad(lambda x: loss(x, batch[1]).mean())(batch[0]))
+    )
+    split = jax.device_put((logits, sparse), devices.split_batch(devices.make_device_mesh()))
+    found, gradient = run(*split)
+    one_by_one, expected = run(logits, sparse)
+    assert len(gradient.sharding.device_set) == 8
+    np.testing.assert_allclose(found, np.full(8, one_by_one[0]), rtol=1e-5)
+    np.testing.assert_allclose(gradient, expected, atol=1e-5 * np.abs(expected).max())
+    keep = sparse != IGNORE
+    p = _softmax(logits)[keep]
+    chosen = p[np.arange(len(p)), sparse[keep]]
+    truth = np.eye(4)[sparse[keep]]
+    dice = np.mean(2 * (p * truth).sum(0) / (p.sum(0) + truth.sum(0)))
+    np.testing.assert_allclose(found, -np.log(chosen).mean() + 1 - dice, rtol=1e-5)
+
+
+def test_published_losses_split_over_devices_equal_one_device():
+    rng = np.random.default_rng(2)
+    batch = tuple(rng.normal(size=(8, 12, 12, 1)).astype(np.float32) for _ in range(2))
+    split = jax.device_put(batch, devices.split_batch(devices.make_device_mesh()))
+
+    @jax.jit
+    def run(prediction, image):
+        loss = losses.image_reconstruction_loss(prediction, image, value_range=6.0)
+        return loss, losses.image_accuracy(prediction, image)
+
+    for found, expected in zip(run(*split), run(*batch), strict=True):
+        assert len(found.sharding.device_set) == 8
+        np.testing.assert_allclose(found, expected, rtol=1e-5)
+
+
+def test_a_batch_in_which_nothing_counts_costs_nothing():
+    logits, labels, _ = _example()
+
+    def loss(logits):
+        over = {'ignore_label': IGNORE, 'over_batch': True}
+        nothing = np.full_like(labels, IGNORE)
+        dice = losses.soft_dice(jax.nn.softmax(logits), nothing, absent_classes=True, **over)
+        return (losses.cross_entropy(logits, nothing, **over) + dice).sum()
+
+    value, gradient = jax.jit(jax.value_and_grad(loss))(logits)
+    assert value == 0
+    np.testing.assert_array_equal(gradient, 0)
