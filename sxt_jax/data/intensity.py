@@ -40,16 +40,18 @@ class Statistics:
 
 @dataclasses.dataclass(frozen=True)
 class Affine:
-    """gray ↦ (gray − shift) · scale, per channel ([c], float64)."""
+    """gray ↦ (gray − shift) · scale, per channel ([c], float64); `clip`: cut to 0 … 1."""
 
     shift: np.ndarray
     scale: np.ndarray
+    clip: bool = False
 
     def apply(self, data: np.ndarray) -> np.ndarray:
         """Mapped gray values, float32; [z, y, x] for one channel or [z, y, x, c]."""
         shift, scale = (a.item() if data.ndim == 3 else a for a in (self.shift, self.scale))
         moved = np.subtract(data, shift, dtype=np.float32)
-        return np.multiply(moved, scale, out=moved, casting='same_kind')
+        moved = np.multiply(moved, scale, out=moved, casting='same_kind')
+        return np.clip(moved, 0, 1, out=moved) if self.clip else moved
 
 
 @dataclasses.dataclass(frozen=True)
@@ -59,11 +61,13 @@ class Intensity:
     Attributes:
       kind: one of `KINDS`.
       mean, std: per channel, of the first training volume scaled to [0, 1]; for 'reference' only.
+      clip: whether normalised values are cut to 0 … 1, as in Biomedisa.
     """
 
     kind: str = 'none'
     mean: tuple[float, ...] = ()
     std: tuple[float, ...] = ()
+    clip: bool = False
 
     def __post_init__(self) -> None:
         if self.kind not in KINDS:
@@ -74,7 +78,8 @@ class Intensity:
 
     @classmethod
     def from_dict(cls, fields: dict[str, Any]) -> Intensity:
-        return cls(fields['kind'], tuple(fields['mean']), tuple(fields['std']))
+        clip = fields.get('clip', False)  # checkpoints did not tell it at first
+        return cls(fields['kind'], tuple(fields['mean']), tuple(fields['std']), clip)
 
 
 def measure_statistics(data: ArrayLike, *, name: str = 'image') -> Statistics:
@@ -131,22 +136,29 @@ def measure_affine(intensity: Intensity, data: ArrayLike, *, name: str = 'image'
         the normalisation was fitted to.
     """
     statistics = measure_statistics(data, name=name)
+    shift, scale = _shift_and_scale(intensity, statistics, data, name)
+    return Affine(shift, scale, intensity.clip)
+
+
+def _shift_and_scale(
+    intensity: Intensity, statistics: Statistics, data: ArrayLike, name: str
+) -> tuple[np.ndarray, np.ndarray]:
     if intensity.kind == 'none':
-        return Affine(np.zeros_like(statistics.mean), np.ones_like(statistics.mean))
+        return np.zeros_like(statistics.mean), np.ones_like(statistics.mean)
     if intensity.kind == 'unit':
         low, extent = statistics.minimum, statistics.maximum - statistics.minimum
-        return Affine(low, 1 / extent)
+        return low, 1 / extent
     if intensity.kind == 'percentile':
         low, high = _percentiles(data)
-        return Affine(low, 1 / np.where(high > low, high - low, 1))
+        return low, 1 / np.where(high > low, high - low, 1)
     if intensity.kind == 'standard':
-        return Affine(statistics.mean, 1 / statistics.std)
+        return statistics.mean, 1 / statistics.std
     if len(intensity.mean) != len(statistics.mean):
         n_found, n_fitted = len(statistics.mean), len(intensity.mean)
         raise InputError(name, f'{n_found} channels', f'the {n_fitted} of the training data')
     # mean_ref + std_ref · (gray − mean) / std, with the [0, 1] scaling cancelled.
     scale = np.asarray(intensity.std) / statistics.std
-    return Affine(statistics.mean - np.asarray(intensity.mean) / scale, scale)
+    return statistics.mean - np.asarray(intensity.mean) / scale, scale
 
 
 class NormalisedArray:

@@ -84,7 +84,7 @@ def resize_rows(
     y, x = (
         _matrix(n, m, np.arange(m), antialias) for n, m in zip(sides[1:], shape[1:], strict=True)
     )
-    return _interpolate(part, matrix, y, x)
+    return apply_weights(part, matrix, y, x)
 
 
 def resize_slabs(volume: Any, shape: Sequence[int], *, method: str = 'linear') -> np.ndarray:
@@ -168,10 +168,19 @@ def _slice(volume: Any, start: int, size: int) -> Any:
 
 
 @jax.jit
-def _interpolate(volume: jax.Array, z: jax.Array, y: jax.Array, x: jax.Array) -> jax.Array:
-    """Products with [m, n] matrices; axes that shrink most first, to keep what is between small.
+def apply_weights(volume: jax.Array, z: jax.Array, y: jax.Array, x: jax.Array) -> jax.Array:
+    """Products with one matrix an axis; those that shrink most first, to keep little in between.
 
     Dense products although few weights are not 0: on all devices they are faster than gathers.
+
+    Args:
+      volume: [z, y, x] or [z, y, x, c].
+      z: [z', z] weights of the old voxels in the new ones.
+      y: [y', y].
+      x: [x', x].
+
+    Returns:
+      [z', y', x'] or [z', y', x', c], float32.
     """
     volume = volume.astype(jnp.float32)
     matrices = (z, y, x)
