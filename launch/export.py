@@ -54,7 +54,7 @@ def main(argv: Sequence[str]) -> None:
         platforms=_PLATFORMS.value,
         dtype=_DTYPE.value,
     )
-    print(f'{output} ({output.stat().st_size / 1e6:.1f} MB), {conventions_path(output)}\n')
+    print(f'{output} ({output.stat().st_size / 1e6:.3g} MB), {conventions_path(output)}\n')
     print(example(output, conventions))
 
 

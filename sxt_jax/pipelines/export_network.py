@@ -20,7 +20,6 @@ from jax import export
 
 import sxt_jax
 from sxt_jax.core.atomic import atomic_path, check_writable, write_text
-from sxt_jax.core.devices import compute_dtype
 from sxt_jax.core.errors import InputError
 from sxt_jax.inference import make_apply_fn
 from sxt_jax.models import build_model
@@ -117,7 +116,7 @@ def export_checkpoint(
     found = best_checkpoint(checkpoint, metric=SCORE)
     logging.info('Using %s', found.path)
     facts = found.description
-    model = build_model({**facts['model'], 'dtype': compute_dtype(dtype)})
+    model = build_model({**facts['model'], 'dtype': dtype})
     sides = _tile(model, tile, facts)
     if batch_size < 1:
         raise InputError('batch_size', f'{batch_size}', 'a number from 1 on')
@@ -156,7 +155,7 @@ def _check_output(output: Path) -> None:
         if path.is_dir():
             raise InputError(path, 'a folder', 'a file, as model.stablehlo')
     if beside.exists() and not _is_export(beside):
-        raise InputError(beside, 'is there and no export', f'another name than {output.name}')
+        raise InputError(beside, 'is there, and is no export', f'another name than {output.name}')
     check_writable(output.parent)
 
 
@@ -177,7 +176,9 @@ def _tile(model: nn.Module, tile: Sequence[int] | None, facts: Any) -> tuple[int
     n_dims = 2 if takes_slices(model) else 3
     axes, multiple = 'zyx'[-n_dims:], side_multiple(model)
     if tile is None:
-        used = facts['tiling']['tile']
+        used = (facts.get('tiling') or {}).get('tile')
+        if used is None:
+            raise InputError('tile', 'the checkpoint names none', f'({", ".join(axes)})')
         tile = ((used,) * 3 if isinstance(used, int) else tuple(used))[-n_dims:]
     least = multiple[-n_dims:]
     if len(tile) != n_dims or any(n < 1 or n % m for n, m in zip(tile, least, strict=True)):

@@ -112,6 +112,8 @@ def workdir(tmp_path_factory):
             'tiling': {'tile': [2, 4, 4], 'overlap': [0, 2, 2], 'blend': 'cosine'},
         }
         save_checkpoint(folder / name, 3, variables, facts)
+    del facts['tiling']
+    save_checkpoint(folder / 'no tile', 3, variables, facts)
     return folder
 
 
@@ -155,11 +157,13 @@ def test_a_network_of_slices_takes_tiles_of_two_sides(workdir, tmp_path):
         ({'platforms': ['cpu', 'gpu']}, 'platforms: cpu,gpu; expected different ones of cpu, cuda'),
         ({'platforms': ['cpu', 'cpu']}, 'platforms: cpu,cpu'),
         ({'platforms': []}, 'platforms: nothing'),
-        ({'dtype': 'int8'}, "'int8'"),
+        ({'dtype': 'int8'}, 'dtype: int8'),
+        ({'dtype': 'auto'}, "dtype: 'auto'"),
         ({'output': 'folder'}, 'folder: a folder'),
         ({'output': 'model.json'}, 'model.json: the name of the conventions'),
-        ({'output': 'config.stablehlo'}, 'config.json: is there and no export'),
+        ({'output': 'config.stablehlo'}, 'config.json: is there, and is no export'),
         ({'output': 'file/model.stablehlo'}, 'cannot be written'),
+        ({'checkpoint': 'no tile'}, 'tile: the checkpoint names none; expected (y, x)'),
         ({'checkpoint': 'nothing'}, 'nothing: no checkpoint'),
     ],
 )
