@@ -109,10 +109,10 @@ def test_slabs_of_one_depth_share_a_compilation():
 
     volume = jnp.asarray(_volume((17, 3, 4)))
     resize_rows(volume, (41, 5, 6), 3, 11)
-    before = resample._interpolate._cache_size()
+    before = resample.apply_weights._cache_size()
     for z in range(1, 33, 3):
         resize_rows(volume, (41, 5, 6), z, z + 8)
-    assert resample._interpolate._cache_size() == before
+    assert resample.apply_weights._cache_size() == before
 
 
 @pytest.mark.parametrize(
