@@ -8,17 +8,20 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 
-from sxt_jax.core.errors import InputError
 from sxt_jax.models.cellpose3d import Cellpose3DNet
 from sxt_jax.models.pretrained.tensors import (
     Pretrained,
     Source,
-    Tensors,
     assemble,
     read_state_dict,
     torch_kernel,
     torch_transpose_kernel,
-    without_prefix,
+)
+from sxt_jax.models.pretrained.torch_layers import (
+    another_network,
+    conv_sources,
+    weight_shape,
+    without_wrappers,
 )
 
 # Our module of two convolutions: their sequence, and the places of the convolutions in it.
@@ -57,52 +60,29 @@ def load_cellpose3d(path: str | Path, *, dtype: Any = jnp.float32) -> Pretrained
       InputError: no such file, not of this network, or a tensor is missing, too many, or of
         another shape.
     """
-    tensors = read_state_dict(path)
-    for prefix in ('module.', 'network.', 'module.'):
-        tensors = without_prefix(tensors, prefix)
+    tensors = without_wrappers(read_state_dict(path))
     sources = _sources()
-    _check_network(path, tensors, {source.name for source in sources.values()})
-    features, n_channels = _shape(path, tensors, _WIDTH)[0], _shape(path, tensors, _INPUT)[1]
+    names = {source.name for source in sources.values()}
+    if 2 * len(names & set(tensors)) < len(names):
+        raise another_network(path, tensors, f'Cellpose3D ({_INPUT!r}, …)')
+    features = weight_shape(path, tensors, _WIDTH)[0]
+    n_channels = weight_shape(path, tensors, _INPUT)[1]
     model = Cellpose3DNet(features=features, dtype=dtype)
     shape = (1, *model.side_multiple, n_channels)
     variables = assemble(path, model, tensors, sources, input_shape=shape)
     return Pretrained(model, variables, _metadata(n_channels))
 
 
-def _check_network(path: str | Path, tensors: Tensors, names: set[str]) -> None:
-    if 2 * len(names & set(tensors)) < len(names):
-        first = next(iter(tensors), 'none at all')
-        found = f'tensors of another network (the first is {first!r})'
-        raise InputError(path, found, f'Cellpose3D ({_INPUT!r}, …)')
-
-
-def _shape(path: str | Path, tensors: Tensors, name: str) -> tuple[int, ...]:
-    shape = np.shape(tensors[name]) if name in tensors else None
-    if shape is None or len(shape) != 5 or min(shape) < 1:
-        found = f'no tensor {name!r}' if shape is None else f'tensor {name!r} of shape {shape}'
-        raise InputError(path, found, '[out, in, 3, 3, 3]')
-    return shape
-
-
 def _sources() -> dict[str, Source]:
-    sources = _conv('head', 'out.6', _flows_turned_kernel, _flows_turned)
+    sources = conv_sources('head', 'out.6', kernel=_flows_turned_kernel, bias=_flows_turned)
     for ours, (theirs, first, second) in _PAIRS.items():
-        sources |= _conv(f'{ours}/conv_1', f'{theirs}.{first}')
-        sources |= _conv(f'{ours}/conv_2', f'{theirs}.{second}')
+        sources |= conv_sources(f'{ours}/conv_1', f'{theirs}.{first}')
+        sources |= conv_sources(f'{ours}/conv_2', f'{theirs}.{second}')
     for i in range(3):
-        sources |= _conv(f'down_{i}', f'd{i + 1}.0')
-        sources |= _conv(f'up_{i}/transposed', f'u{3 - i}.0', torch_transpose_kernel)
-        sources |= _conv(f'up_{i}/conv', f'u{3 - i}.3')
+        sources |= conv_sources(f'down_{i}', f'd{i + 1}.0')
+        sources |= conv_sources(f'up_{i}/transposed', f'u{3 - i}.0', kernel=torch_transpose_kernel)
+        sources |= conv_sources(f'up_{i}/conv', f'u{3 - i}.3')
     return sources
-
-
-def _conv(
-    ours: str, theirs: str, kernel: Any = torch_kernel, bias: Any = np.asarray
-) -> dict[str, Source]:
-    return {
-        f'params/{ours}/kernel': Source(f'{theirs}.weight', kernel),
-        f'params/{ours}/bias': Source(f'{theirs}.bias', bias),
-    }
 
 
 def _flows_turned(tensor: np.ndarray) -> np.ndarray:
@@ -126,7 +106,7 @@ def _metadata(n_channels: int) -> dict[str, Any]:
             'clip': [0.0, 1.0],
         },
         'heads': {
-            'foreground': 'after tanh; above 0.5 in cells',
+            'foreground': 'after tanh; above 0.5 where cells are',
             'flows': '(z, y, x) towards the centre; the sign of the published ones was turned',
         },
         'patch': [64, 128, 128],

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import jax.numpy as jnp
-import numpy as np
 
 from sxt_jax.core.errors import InputError
 from sxt_jax.models.pretrained.tensors import (
@@ -17,9 +16,13 @@ from sxt_jax.models.pretrained.tensors import (
     Tensors,
     assemble,
     read_state_dict,
-    torch_kernel,
     torch_transpose_kernel,
-    without_prefix,
+)
+from sxt_jax.models.pretrained.torch_layers import (
+    another_network,
+    conv_sources,
+    weight_shape,
+    without_wrappers,
 )
 from sxt_jax.models.unet3d import UNet3D
 
@@ -43,9 +46,10 @@ def load_ncxt(
     .npz. Depth, widths, classes and input channels are those of the tensors; the arguments are what
     tensors do not tell.
 
-    A network of more than one channel is the second of a cascade. Its first channel is the image,
-    the others are the probabilities of the first network's classes 1, 2, …, smoothed by a Gaussian
-    of 2 voxels.
+    The networks for yeast of SXT_AUTOSEG have five levels of 64 to 1024 channels and work on blocks
+    of 96³ voxels of a volume binned by 2. A network of more than one channel is the
+    second of a cascade: its first channel is the image, the others are the probabilities of the
+    first network's classes 1, 2, …, smoothed by a Gaussian of 2 voxels.
 
     Args:
       path: the file.
@@ -68,12 +72,10 @@ def load_ncxt(
     """
     if norm not in ('instance', 'none'):
         raise InputError('load_ncxt.norm', repr(norm), "'instance' or 'none'")
-    tensors = read_state_dict(path)
-    for prefix in ('module.', 'network.', 'module.'):
-        tensors = without_prefix(tensors, prefix)
+    tensors = without_wrappers(read_state_dict(path))
     filters = _filters(path, tensors)
-    n_labels = _shape(path, tensors, _HEAD)[0]
-    n_channels = _shape(path, tensors, _WIDTH.format(0))[1]
+    n_labels = weight_shape(path, tensors, _HEAD)[0]
+    n_channels = weight_shape(path, tensors, _WIDTH.format(0))[1]
     if class_names is not None and len(class_names) != n_labels:
         raise InputError(path, f'{n_labels} classes', f'those of the names {tuple(class_names)}')
     model = UNet3D(
@@ -88,7 +90,39 @@ def load_ncxt(
     )
     if takes_lac:
         variables['params']['encoder_0']['conv_1']['kernel'][..., 0, :] *= _GRAY_FACTOR
-    metadata = {
+    return Pretrained(model, variables, _metadata(n_labels, n_channels, class_names, takes_lac))
+
+
+def _filters(path: str | Path, tensors: Tensors) -> tuple[int, ...]:
+    """Channels of each level, from full resolution to the bottom."""
+    levels = [int(m[1]) for name in tensors if (m := re.match(r'down_convs\.(\d+)\.', name))]
+    if not levels:
+        raise another_network(path, tensors, f'the U-Net of the NCXT ({_WIDTH.format(0)!r}, …)')
+    return tuple(weight_shape(path, tensors, _WIDTH.format(i))[0] for i in range(max(levels) + 1))
+
+
+def _sources(n_levels: int) -> dict[str, Source]:
+    sources = conv_sources('head', 'conv_final')
+    for i in range(n_levels):
+        sources |= _block(f'encoder_{i}', f'down_convs.{i}')
+    for i in range(n_levels - 1):
+        up = f'up_convs.{n_levels - 2 - i}'  # theirs are counted from the bottom
+        sources |= conv_sources(f'up_{i}', f'{up}.upconv', kernel=torch_transpose_kernel)
+        sources |= _block(f'decoder_{i}', up)
+    return sources
+
+
+def _block(ours: str, theirs: str) -> dict[str, Source]:
+    return {
+        **conv_sources(f'{ours}/conv_1', f'{theirs}.block1.conv'),
+        **conv_sources(f'{ours}/conv_2', f'{theirs}.block2.conv'),
+    }
+
+
+def _metadata(
+    n_labels: int, n_channels: int, class_names: Sequence[str] | None, takes_lac: bool
+) -> dict[str, Any]:
+    return {
         'format': 'ncxt',
         'paper': 'Ekman et al. 2020, Microscopy and Microanalysis 26 (S2), 3152',
         'n_channels': n_channels,
@@ -98,48 +132,4 @@ def load_ncxt(
         'class_names': None if class_names is None else list(class_names),
         'ignore_label': n_labels,
         'blend': 'triangular',
-    }
-    return Pretrained(model, variables, metadata)
-
-
-def _filters(path: str | Path, tensors: Tensors) -> tuple[int, ...]:
-    """Channels of each level, from full resolution to the bottom."""
-    levels = [int(m[1]) for name in tensors if (m := re.match(r'down_convs\.(\d+)\.', name))]
-    if not levels:
-        first = next(iter(tensors), 'none at all')
-        found = f'tensors of another network (the first is {first!r})'
-        raise InputError(path, found, f'the U-Net of the NCXT ({_WIDTH.format(0)!r}, …)')
-    return tuple(_shape(path, tensors, _WIDTH.format(i))[0] for i in range(max(levels) + 1))
-
-
-def _shape(path: str | Path, tensors: Tensors, name: str) -> tuple[int, ...]:
-    shape = np.shape(tensors[name]) if name in tensors else None
-    if shape is None or len(shape) != 5 or min(shape) < 1:
-        found = f'no tensor {name!r}' if shape is None else f'tensor {name!r} of shape {shape}'
-        raise InputError(path, found, '[out, in, k, k, k]')
-    return shape
-
-
-def _sources(n_levels: int) -> dict[str, Source]:
-    sources = _conv('head', 'conv_final')
-    for i in range(n_levels):
-        sources |= _block(f'encoder_{i}', f'down_convs.{i}')
-    for i in range(n_levels - 1):
-        up = f'up_convs.{n_levels - 2 - i}'  # theirs are counted from the bottom
-        sources |= _conv(f'up_{i}', f'{up}.upconv', torch_transpose_kernel)
-        sources |= _block(f'decoder_{i}', up)
-    return sources
-
-
-def _block(ours: str, theirs: str) -> dict[str, Source]:
-    return {
-        **_conv(f'{ours}/conv_1', f'{theirs}.block1.conv'),
-        **_conv(f'{ours}/conv_2', f'{theirs}.block2.conv'),
-    }
-
-
-def _conv(ours: str, theirs: str, kernel: Any = torch_kernel) -> dict[str, Source]:
-    return {
-        f'params/{ours}/kernel': Source(f'{theirs}.weight', kernel),
-        f'params/{ours}/bias': Source(f'{theirs}.bias'),
     }
