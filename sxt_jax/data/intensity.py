@@ -74,12 +74,15 @@ class Intensity:
             raise InputError('intensity', f'unknown kind {self.kind!r}', f'one of {KINDS}')
 
     def to_dict(self) -> dict[str, Any]:
-        return dataclasses.asdict(self)
+        fields = dataclasses.asdict(self)
+        if not self.clip:  # the oldest checkpoints do not have it, and their runs can go on
+            del fields['clip']
+        return fields
 
     @classmethod
     def from_dict(cls, fields: dict[str, Any]) -> Intensity:
-        clip = fields.get('clip', False)  # checkpoints did not tell it at first
-        return cls(fields['kind'], tuple(fields['mean']), tuple(fields['std']), clip)
+        mean, std = tuple(fields['mean']), tuple(fields['std'])
+        return cls(fields['kind'], mean, std, fields.get('clip', False))
 
 
 def measure_statistics(data: ArrayLike, *, name: str = 'image') -> Statistics:

@@ -6,32 +6,15 @@ import contextlib
 import dataclasses
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 from absl import logging
-from jax.sharding import Mesh
 
 from sxt_jax.core.atomic import check_writable, remove_abandoned
-from sxt_jax.core.devices import compute_dtype, make_device_mesh
 from sxt_jax.core.errors import InputError
 from sxt_jax.core.progress import progress_bar
 from sxt_jax.core.volume import Volume
-from sxt_jax.data.classes import Classes
-from sxt_jax.data.intensity import Intensity, NormalisedArray, measure_affine
-from sxt_jax.inference import (
-    Finish,
-    add_classes,
-    clean,
-    fill,
-    keep_classes,
-    make_apply_fn,
-    mirrored,
-    predict_slabs,
-    predict_volume,
-)
+from sxt_jax.inference import add_classes, clean, fill, keep_classes
 from sxt_jax.io import (
     SUFFIXES,
     WRITABLE_SUFFIXES,
@@ -42,41 +25,10 @@ from sxt_jax.io import (
     without_labels,
     write_volume,
 )
-from sxt_jax.models import build_model
-from sxt_jax.ops.resample import resize_rows, resize_slabs
-from sxt_jax.training.checkpoint import best_checkpoint
-from sxt_jax.training.loop import SCORE
+from sxt_jax.pipelines.segmenter import Segmenter, load_segmenter, predict_image
 
 _WITH_CHANNELS = ('.tif', '.tiff', '.h5', '.hdf5', '.npy', '.zarr')
-_SLAB_DEPTH = 32
 _VOXEL_SIZE_TOLERANCE = 0.05
-
-
-@dataclasses.dataclass(frozen=True)
-class Segmenter:
-    """A trained network with its conventions.
-
-    Attributes:
-      apply_fn: (variables, tiles) → heads, one of them 'probs'.
-      variables: of the network.
-      classes: what its channels mean.
-      intensity: what gray values it expects.
-      n_channels: of its images.
-      working_shape: grid it works on; None: each file's own.
-      tiling: tile, overlap, blend, batch_size.
-      voxel_size_nm: of the training data's grid, if known.
-      device_mesh: the devices.
-    """
-
-    apply_fn: Callable[..., Any]
-    variables: Any
-    classes: Classes
-    intensity: Intensity
-    n_channels: int
-    working_shape: tuple[int, int, int] | None
-    tiling: dict[str, Any]
-    voxel_size_nm: tuple[float, float, float] | None
-    device_mesh: Mesh
 
 
 @dataclasses.dataclass(frozen=True)
@@ -201,38 +153,6 @@ def _is_segmented(source: Path, target: Path, options: Options) -> bool:
         return False
 
 
-def load_segmenter(checkpoint: str | Path, *, mirror: str = '') -> Segmenter:
-    """The best intact checkpoint of a run, ready to use on all devices.
-
-    Raises:
-      InputError: no intact checkpoint, or one of a network that does not segment classes.
-    """
-    found = best_checkpoint(checkpoint, metric=SCORE)
-    facts = found.description
-    logging.info('Using %s', found.path)
-    dtype = compute_dtype(facts['config']['compute_dtype'])
-    model = build_model({**facts['model'], 'dtype': dtype})
-    if model.head_activations.get('logits') != 'softmax':
-        raise InputError(found.path, f'a network {facts["model"]["name"]}', 'one that segments')
-    saved = found.restore()
-    variables = {'params': saved['params']}
-    if saved.get('batch_stats'):
-        variables['batch_stats'] = saved['batch_stats']
-    apply_fn = make_apply_fn(model)
-    working_shape, voxel_size = facts['working_shape'], facts['voxel_size_nm']
-    return Segmenter(
-        apply_fn=mirrored(apply_fn, axes=mirror) if mirror else apply_fn,
-        variables=variables,
-        classes=Classes.from_dict(facts['classes']),
-        intensity=Intensity.from_dict(facts['intensity']),
-        n_channels=facts['n_channels'],
-        working_shape=tuple(working_shape) if working_shape else None,
-        tiling=dict(facts['tiling']),
-        voxel_size_nm=tuple(voxel_size) if voxel_size else None,
-        device_mesh=make_device_mesh(),
-    )
-
-
 def label_path(source: Path, output: Path) -> Path:
     """Where the labels of a source go: its name, in its format if that can be written."""
     source, _ = split_dataset(source)
@@ -269,7 +189,7 @@ def segment_file(
                 )
             )
         finish = add_classes if options.probabilities else keep_classes
-        for z, heads in _predict(segmenter, image, name=str(source), finish=finish):
+        for z, heads in predict_image(segmenter, image, name=str(source), finish=finish):
             labels(z, values[heads['classes']])
             if probabilities is not None:
                 probabilities.write(z, heads['probs'])
@@ -280,40 +200,6 @@ def probability_path(target: Path) -> Path:
     if target.suffix.lower() in _WITH_CHANNELS:
         return target.with_name(f'{target.stem}.probabilities{target.suffix}')
     return target.with_name(f'{target.name}.probabilities.h5')  # a.mrc and a.rec stay apart
-
-
-def _predict(
-    segmenter: Segmenter, image: Volume, *, name: str, finish: Finish
-) -> Iterator[tuple[int, dict[str, np.ndarray]]]:
-    """First slice and finished heads of consecutive slabs of the image's own grid."""
-    run = {**segmenter.tiling, 'device_mesh': segmenter.device_mesh}
-    with progress_bar(
-        total=image.shape[0], unit='slice', desc=split_dataset(name)[0].name, inner=True
-    ) as bar:
-        if segmenter.working_shape is None:
-            affine = measure_affine(segmenter.intensity, image.data, name=name)
-            seen = NormalisedArray(image.data, affine)
-            for slab in predict_slabs(
-                segmenter.apply_fn, segmenter.variables, seen, finish=finish, **run
-            ):
-                yield slab.z_start, slab.heads
-                bar.update(slab.z_stop - slab.z_start)
-            return
-        gray = _on_working_grid(segmenter, image, name)
-        probs = predict_volume(segmenter.apply_fn, segmenter.variables, gray, **run)['probs']
-        on_device = jnp.asarray(probs)
-        for z in range(0, image.shape[0], _SLAB_DEPTH):
-            stop = min(z + _SLAB_DEPTH, image.shape[0])
-            rows = resize_rows(on_device, image.shape, z, stop)
-            yield z, jax.device_get(finish({'probs': rows}))
-            bar.update(stop - z)
-
-
-def _on_working_grid(segmenter: Segmenter, image: Volume, name: str) -> np.ndarray:
-    measure_affine(Intensity(), image.data, name=name)  # NaNs must not spread by resizing
-    assert segmenter.working_shape is not None
-    gray = resize_slabs(image.data, segmenter.working_shape)
-    return measure_affine(segmenter.intensity, gray, name=name).apply(gray)
 
 
 def _check_image(segmenter: Segmenter, image: Volume, source: Path) -> None:

@@ -1,0 +1,191 @@
+"""A trained network with its conventions, and the classes it finds in an image."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from absl import logging
+from jax.sharding import Mesh
+
+from sxt_jax.core.devices import compute_dtype, make_device_mesh
+from sxt_jax.core.errors import InputError
+from sxt_jax.core.progress import progress_bar
+from sxt_jax.core.volume import Volume
+from sxt_jax.data.classes import Classes
+from sxt_jax.data.intensity import Intensity, NormalisedArray, measure_affine
+from sxt_jax.inference import Finish, make_apply_fn, mirrored, predict_slabs, predict_volume
+from sxt_jax.inference.biomedisa import MirroredBeyond, StandardisedFn, padded_shape
+from sxt_jax.io import split_dataset
+from sxt_jax.models import build_model
+from sxt_jax.ops.resample import resize_rows, resize_slabs
+from sxt_jax.ops.resample_opencv import resize_class_rows, resize_image
+from sxt_jax.training.checkpoint import best_checkpoint
+from sxt_jax.training.loop import SCORE
+
+RESAMPLINGS = ('linear', 'opencv')
+_SLAB_DEPTH = 32
+Heads = dict[str, np.ndarray]
+
+
+@dataclasses.dataclass(frozen=True)
+class Segmenter:
+    """A trained network with its conventions.
+
+    Attributes:
+      apply_fn: (variables, tiles) → heads, one of them 'probs'.
+      variables: of the network.
+      classes: what its channels mean.
+      intensity: what gray values it expects.
+      n_channels: of its images.
+      working_shape: grid it works on; None: each file's own.
+      tiling: tile, overlap, blend, batch_size.
+      voxel_size_nm: of the training data's grid, if known.
+      device_mesh: the devices.
+      resampling: to and from the working grid, one of `RESAMPLINGS`. 'linear': images and
+        probabilities trilinearly, the most probable class is chosen on the grid of the file.
+        'opencv': as in Biomedisa, images and the classes chosen on the working grid
+        (`ops.resample_opencv`); probabilities, if asked for, trilinearly.
+      whole_tiles: volumes are mirrored to whole tiles, as in Biomedisa.
+    """
+
+    apply_fn: Callable[..., Any]
+    variables: Any
+    classes: Classes
+    intensity: Intensity
+    n_channels: int
+    working_shape: tuple[int, int, int] | None
+    tiling: dict[str, Any]
+    voxel_size_nm: tuple[float, float, float] | None
+    device_mesh: Mesh
+    resampling: str = 'linear'
+    whole_tiles: bool = False
+
+
+def load_segmenter(checkpoint: str | Path, *, mirror: str = '') -> Segmenter:
+    """The best intact checkpoint of a run, or an imported one, ready to use on all devices.
+
+    Raises:
+      InputError: no intact checkpoint, or one of a network that does not segment classes.
+    """
+    found = best_checkpoint(checkpoint, metric=SCORE)
+    facts = found.description
+    logging.info('Using %s', found.path)
+    dtype = compute_dtype(facts['config']['compute_dtype'])
+    model = build_model({**facts['model'], 'dtype': dtype})
+    if model.head_activations.get('logits') != 'softmax':
+        what = f'a network {facts["model"]["name"]!r}, which tells no classes'
+        raise InputError(found.path, what, 'a network that segments classes, such as unet3d')
+    resampling = facts.get('resampling', 'linear')
+    if resampling not in RESAMPLINGS:
+        raise InputError(found.path, f'resampling {resampling!r}', f'one of {RESAMPLINGS}')
+    saved = found.restore()
+    variables = {'params': saved['params']}
+    if saved.get('batch_stats'):
+        variables['batch_stats'] = saved['batch_stats']
+    apply_fn: Any = make_apply_fn(model)
+    if facts.get('standardise_tiles', False):
+        apply_fn = StandardisedFn(apply_fn)
+    working_shape, voxel_size = facts['working_shape'], facts['voxel_size_nm']
+    return Segmenter(
+        apply_fn=mirrored(apply_fn, axes=mirror) if mirror else apply_fn,
+        variables=variables,
+        classes=Classes.from_dict(facts['classes']),
+        intensity=Intensity.from_dict(facts['intensity']),
+        n_channels=facts['n_channels'],
+        working_shape=tuple(working_shape) if working_shape else None,
+        tiling=dict(facts['tiling']),
+        voxel_size_nm=tuple(voxel_size) if voxel_size else None,
+        device_mesh=make_device_mesh(),
+        resampling=resampling,
+        whole_tiles=facts.get('whole_tiles', False),
+    )
+
+
+def predict_image(
+    segmenter: Segmenter, image: Volume, *, name: str, finish: Finish
+) -> Iterator[tuple[int, Heads]]:
+    """The classes of an image, slab by slab.
+
+    Args:
+      segmenter: the network.
+      image: with as many channels as it takes.
+      name: what to call it in errors.
+      finish: `keep_classes`, or `add_classes` for the probabilities as well.
+
+    Yields:
+      First slice and finished heads of consecutive slabs of the image's own grid.
+
+    Raises:
+      InputError: NaN voxels or no contrast.
+    """
+    predict = _on_own_grid if segmenter.working_shape is None else _on_working_grid
+    with progress_bar(
+        total=image.shape[0], unit='slice', desc=split_dataset(name)[0].name, inner=True
+    ) as bar:
+        for z, heads in predict(segmenter, image, name, finish):
+            yield z, heads
+            bar.update(len(heads['classes']))
+
+
+def _on_own_grid(
+    segmenter: Segmenter, image: Volume, name: str, finish: Finish
+) -> Iterator[tuple[int, Heads]]:
+    affine = measure_affine(segmenter.intensity, image.data, name=name)
+    depth, height, width = image.shape
+    for slab in predict_slabs(
+        segmenter.apply_fn,
+        segmenter.variables,
+        _whole(segmenter, NormalisedArray(image.data, affine)),
+        finish=finish,
+        **_run(segmenter),
+    ):
+        if slab.z_start < depth:
+            stop = depth - slab.z_start
+            heads = {n: head[:stop, :height, :width] for n, head in slab.heads.items()}
+            yield slab.z_start, heads
+
+
+def _on_working_grid(
+    segmenter: Segmenter, image: Volume, name: str, finish: Finish
+) -> Iterator[tuple[int, Heads]]:
+    measure_affine(Intensity(), image.data, name=name)  # NaNs must not spread by resizing
+    assert segmenter.working_shape is not None
+    as_opencv = segmenter.resampling == 'opencv'
+    gray = (resize_image if as_opencv else resize_slabs)(image.data, segmenter.working_shape)
+    affine = measure_affine(segmenter.intensity, gray, name=name)
+    heads = predict_volume(
+        segmenter.apply_fn,
+        segmenter.variables,
+        _whole(segmenter, NormalisedArray(gray, affine)),
+        finish=finish if as_opencv else None,
+        **_run(segmenter),
+    )
+    z, y, x = segmenter.working_shape
+    on_device = {n: jnp.asarray(head[:z, :y, :x]) for n, head in heads.items()}
+    for start in range(0, image.shape[0], _SLAB_DEPTH):
+        stop = min(start + _SLAB_DEPTH, image.shape[0])
+        rows = {}
+        if 'probs' in on_device:
+            rows['probs'] = resize_rows(on_device['probs'], image.shape, start, stop)
+        if as_opencv:
+            rows['classes'] = resize_class_rows(
+                on_device['classes'], image.shape, start, stop, n_classes=len(segmenter.classes)
+            )
+        yield start, jax.device_get(rows if as_opencv else finish(rows))
+
+
+def _run(segmenter: Segmenter) -> dict[str, Any]:
+    return {**segmenter.tiling, 'device_mesh': segmenter.device_mesh}
+
+
+def _whole(segmenter: Segmenter, data: NormalisedArray) -> NormalisedArray | MirroredBeyond:
+    if not segmenter.whole_tiles:
+        return data
+    sides = {name: segmenter.tiling[name] for name in ('tile', 'overlap')}
+    return MirroredBeyond(data, padded_shape(data.shape[:3], **sides))
