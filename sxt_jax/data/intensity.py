@@ -24,7 +24,7 @@ from sxt_jax.core.errors import InputError
 from sxt_jax.core.volume import ArrayLike, slabs
 
 KINDS = ('none', 'unit', 'reference', 'standard', 'percentile')
-_LOW_PERCENT, _HIGH_PERCENT = 2.0, 98.0
+_PERCENTILES = (2.0, 98.0)
 _PERCENTILE_SAMPLES = 1 << 24
 
 
@@ -62,27 +62,33 @@ class Intensity:
       kind: one of `KINDS`.
       mean, std: per channel, of the first training volume scaled to [0, 1]; for 'reference' only.
       clip: whether normalised values are cut to 0 … 1, as in Biomedisa.
+      percentiles: that become 0 and 1; for 'percentile' only.
     """
 
     kind: str = 'none'
     mean: tuple[float, ...] = ()
     std: tuple[float, ...] = ()
     clip: bool = False
+    percentiles: tuple[float, float] = _PERCENTILES
 
     def __post_init__(self) -> None:
         if self.kind not in KINDS:
             raise InputError('intensity', f'unknown kind {self.kind!r}', f'one of {KINDS}')
 
     def to_dict(self) -> dict[str, Any]:
-        fields = dataclasses.asdict(self)
-        if not self.clip:  # the oldest checkpoints do not have it, and their runs can go on
-            del fields['clip']
+        fields: dict[str, Any] = {'kind': self.kind, 'mean': self.mean, 'std': self.std}
+        # The oldest checkpoints do not have these, and their runs can go on.
+        if self.clip:
+            fields['clip'] = True
+        if self.percentiles != _PERCENTILES:
+            fields['percentiles'] = self.percentiles
         return fields
 
     @classmethod
     def from_dict(cls, fields: dict[str, Any]) -> Intensity:
         mean, std = tuple(fields['mean']), tuple(fields['std'])
-        return cls(fields['kind'], mean, std, fields.get('clip', False))
+        low, high = fields.get('percentiles', _PERCENTILES)
+        return cls(fields['kind'], mean, std, fields.get('clip', False), (low, high))
 
 
 def measure_statistics(data: ArrayLike, *, name: str = 'image') -> Statistics:
@@ -152,7 +158,7 @@ def _shift_and_scale(
         low, extent = statistics.minimum, statistics.maximum - statistics.minimum
         return low, 1 / extent
     if intensity.kind == 'percentile':
-        low, high = _percentiles(data)
+        low, high = _percentiles(data, intensity.percentiles)
         return low, 1 / np.where(high > low, high - low, 1)
     if intensity.kind == 'standard':
         return statistics.mean, 1 / statistics.std
@@ -175,10 +181,12 @@ class NormalisedArray:
         return self._affine.apply(np.asarray(self._data[index]))
 
 
-def _percentiles(data: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
-    """2nd and 98th percentile per channel, of every n-th voxel where there are very many."""
+def _percentiles(
+    data: ArrayLike, percentiles: tuple[float, float]
+) -> tuple[np.ndarray, np.ndarray]:
+    """Two percentiles per channel, of every n-th voxel where there are very many."""
     step = max(1, int(np.prod(data.shape[:3])) // _PERCENTILE_SAMPLES)
     n_channels = data.shape[3] if len(data.shape) == 4 else 1
     values = np.concatenate([slab.reshape(-1, n_channels)[::step] for slab in slabs(data)])
-    low, high = np.percentile(values, (_LOW_PERCENT, _HIGH_PERCENT), axis=0)
+    low, high = np.percentile(values, percentiles, axis=0)
     return low, high
