@@ -21,8 +21,8 @@ DECODER = (8, 4, 2, 1)
 class ResidualBlock(nn.Module):
     """Twice [batch norm → ReLU → convolution 3×3], and a shortcut (Machireddy et al., figure 1C).
 
-    The shortcut is a 1×1 convolution and a batch norm, as in Zhang et al. (2018), whose network
-    this follows.
+    The shortcut is a 1×1 convolution and a batch norm, as in the authors' released code (see
+    `ResUNet`).
 
     Attributes:
       features: output channels.
