@@ -131,12 +131,8 @@ def _conv3d_backward(
     def of_kernel(conv_fn, x, kernel, gradient):  # type: ignore[no-untyped-def]
         return jax.linear_transpose(lambda k: conv_fn(x, k, strides, pads), kernel)(gradient)[0]
 
-    if set(strides) == {1}:
-        cpu_input = functools.partial(conv_cpu.input_gradient, pads=pads)
-        cpu_kernel = functools.partial(conv_cpu.kernel_gradient, pads=pads)
-    else:
-        cpu_input = functools.partial(of_input, conv_cpu.depth_taps)
-        cpu_kernel = functools.partial(of_kernel, conv_cpu.depth_taps)
+    cpu_input = functools.partial(conv_cpu.input_gradient, strides=strides, pads=pads)
+    cpu_kernel = functools.partial(conv_cpu.kernel_gradient, strides=strides, pads=pads)
     arguments = (x, kernel, gradient)
     return (
         lax.platform_dependent(
