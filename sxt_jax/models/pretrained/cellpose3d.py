@@ -13,15 +13,14 @@ from sxt_jax.models.pretrained.tensors import (
     Pretrained,
     Source,
     assemble,
-    read_state_dict,
     torch_kernel,
     torch_transpose_kernel,
 )
 from sxt_jax.models.pretrained.torch_layers import (
     another_network,
     conv_sources,
+    read_layers,
     weight_shape,
-    without_wrappers,
 )
 
 # Our module of two convolutions: their sequence, and the places of the convolutions in it.
@@ -60,7 +59,7 @@ def load_cellpose3d(path: str | Path, *, dtype: Any = jnp.float32) -> Pretrained
       InputError: no such file, not of this network, or a tensor is missing, too many, or of
         another shape.
     """
-    tensors = without_wrappers(read_state_dict(path))
+    tensors = read_layers(path)
     sources = _sources()
     names = {source.name for source in sources.values()}
     if 2 * len(names & set(tensors)) < len(names):

@@ -15,14 +15,13 @@ from sxt_jax.models.pretrained.tensors import (
     Source,
     Tensors,
     assemble,
-    read_state_dict,
     torch_transpose_kernel,
 )
 from sxt_jax.models.pretrained.torch_layers import (
     another_network,
     conv_sources,
+    read_layers,
     weight_shape,
-    without_wrappers,
 )
 from sxt_jax.models.unet3d import UNet3D
 
@@ -72,7 +71,7 @@ def load_ncxt(
     """
     if norm not in ('instance', 'none'):
         raise InputError('load_ncxt.norm', repr(norm), "'instance' or 'none'")
-    tensors = without_wrappers(read_state_dict(path))
+    tensors = read_layers(path)
     filters = _filters(path, tensors)
     n_labels = weight_shape(path, tensors, _HEAD)[0]
     n_channels = weight_shape(path, tensors, _WIDTH.format(0))[1]
