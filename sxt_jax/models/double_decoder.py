@@ -102,7 +102,10 @@ class DoubleDecoder(nn.Module):
 
     @property
     def halo(self) -> tuple[int, int]:
-        """How many pixels away along (y, x) an input pixel can still change an output pixel."""
+        """How many pixels away along (y, x) an input pixel can still change an output pixel.
+
+        187 for the published network: a pixel of its neck sees 206, the decoders widen that.
+        """
         period = self.side_multiple[0]
         reach = 0
         for head in self.heads:
@@ -147,32 +150,41 @@ class DoubleDecoder(nn.Module):
           InputError: the sides are not such multiples, or fields do not fit each other.
         """
         self._check(x)
-        norm = {'momentum': self.norm_momentum, 'unbiased': True, 'dtype': self.dtype}
         # [b, y / 2ⁿ, x / 2ⁿ, …], and the results of all n stages
         x, skips = _Encoder(**self._part('encoder'), name='encoder')(x, train=train)
+        x = self._neck(x, train=train)  # [b, y / 2ⁿ, x / 2ⁿ, …]
+        heads = {'image': self._image, 'label': self._label}
+        return {name: heads[name](x, skips, train=train) for name in HEADS if name in self.heads}
+
+    def _neck(self, x: jax.Array, *, train: bool) -> jax.Array:
+        features = 16 * self.width if self.neck_filters is None else self.neck_filters
         branches = []
         for i, kernel in enumerate(self.neck_kernels):
             y = x
             for j in range(self.neck_depth):
-                features = 16 * self.width if self.neck_filters is None else self.neck_filters
                 name = f'neck_{i}_conv_{j}'
                 y = Bottleneck(features, kernel, dtype=self.dtype, name=name)(y)
-                y = nn.relu(BatchNorm(name=f'neck_{i}_norm_{j}', **norm)(y, train=train))
-            branches.append(y)  # [b, y / 2ⁿ, x / 2ⁿ, neck_filters]
-        x = jnp.sum(jnp.stack(branches), 0) if self.neck_add else jnp.concatenate(branches, axis=-1)
-        found = {}
-        if 'image' in self.heads:
-            y = _Decoder(**self._part('image'), name='image_decoder')(x, skips, train=train)
-            for i, features in enumerate((self.width, self.width, 1)):
-                y = self._head_conv(features, 'image', f'image_head_conv_{i}')(y)
-            found['image'] = y.astype(jnp.float32)  # [b, y, x, 1]
-        if 'label' in self.heads:
-            y = _Decoder(**self._part('label'), name='label_decoder')(x, skips, train=train)
-            y = BatchNorm(name='label_head_norm', **norm)(y, train=train)
-            y = self._head_conv(self.width, 'label', 'label_head_conv')(y)
-            y = Conv(1, (1, 1), dtype=self.dtype, name='label_head_last')(y)
-            found['label'] = jnp.tanh(y.astype(jnp.float32))  # [b, y, x, 1]
-        return found
+                y = nn.relu(self._norm(f'neck_{i}_norm_{j}')(y, train=train))
+            branches.append(y)
+        if self.neck_add:
+            return jnp.sum(jnp.stack(branches), 0)
+        return jnp.concatenate(branches, axis=-1)
+
+    def _image(self, x: jax.Array, skips: Sequence[jax.Array], *, train: bool) -> jax.Array:
+        x = _Decoder(**self._part('image'), name='image_decoder')(x, skips, train=train)
+        for i, features in enumerate((self.width, self.width, 1)):
+            x = self._head_conv(features, 'image', f'image_head_conv_{i}')(x)
+        return x.astype(jnp.float32)  # [b, y, x, 1]
+
+    def _label(self, x: jax.Array, skips: Sequence[jax.Array], *, train: bool) -> jax.Array:
+        x = _Decoder(**self._part('label'), name='label_decoder')(x, skips, train=train)
+        x = self._norm('label_head_norm')(x, train=train)
+        x = self._head_conv(self.width, 'label', 'label_head_conv')(x)
+        x = Conv(1, (1, 1), dtype=self.dtype, name='label_head_last')(x)
+        return jnp.tanh(x.astype(jnp.float32))  # [b, y, x, 1]
+
+    def _norm(self, name: str) -> BatchNorm:
+        return BatchNorm(self.norm_momentum, unbiased=True, dtype=self.dtype, name=name)
 
     def _head_conv(self, features: int, part: str, name: str) -> Bottleneck:
         kernel = self.kernels(part)[-1]
