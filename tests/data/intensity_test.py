@@ -1,3 +1,5 @@
+import json
+
 import numpy as np
 import pytest
 
@@ -89,3 +91,24 @@ def test_constant_images_and_unknown_kinds_are_refused():
 def test_survives_json():
     intensity = fit_intensity('reference', _volume())
     assert Intensity.from_dict(intensity.to_dict()) == intensity
+
+
+def test_normalised_values_are_cut_where_asked():
+    data = _volume()
+    plain = measure_affine(Intensity('standard'), data).apply(data)
+    cut = measure_affine(Intensity('standard', clip=True), data).apply(data)
+    assert plain.min() < 0 < 1 < plain.max()
+    np.testing.assert_array_equal(cut, np.clip(plain, 0, 1))
+
+
+def test_percentiles_can_be_others():
+    data = _volume()
+    low, high = np.percentile(data, (1, 99))
+    found = measure_affine(Intensity('percentile', percentiles=(1.0, 99.0)), data).apply(data)
+    np.testing.assert_allclose(found, (data - low) / (high - low), rtol=1e-4, atol=1e-5)
+
+
+def test_what_the_oldest_checkpoints_lack_is_not_told_where_it_is_as_then():
+    assert set(Intensity('percentile').to_dict()) == {'kind', 'mean', 'std'}
+    changed = Intensity('percentile', clip=True, percentiles=(1.0, 99.0))
+    assert Intensity.from_dict(json.loads(json.dumps(changed.to_dict()))) == changed

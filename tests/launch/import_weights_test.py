@@ -1,0 +1,47 @@
+"""`launch.import_weights` as a user runs it, and what it says to run next."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from sxt_jax.core.volume import Volume
+from sxt_jax.io import read_volume, write_volume
+from tests.launch.processes import run
+from tests.models.pretrained.biomedisa_models import random_weights, write_model
+
+pytestmark = pytest.mark.process
+
+
+def test_a_model_is_imported_and_applied(tmp_path):
+    model, output = tmp_path / 'model.h5', tmp_path / 'W'
+    write_model(
+        model,
+        random_weights((2, 3), 1, 3, residual=False),
+        configuration=np.array([1, 16, 16, 16, 1, 0, 1]),
+    )
+    flags = ('--format=biomedisa', f'--input={model}', f'--output={output}')
+    printed = run('import_weights', *flags, '--classes=cell=2,bead=5')
+    line, follows = printed.splitlines()[-2:]
+    assert line.startswith('unet3d of model.h5; ')
+    assert line.endswith('; classes background=0, cell=2, bead=5')
+    assert follows.startswith(f'next: python -m launch.segment --checkpoint={output} ')
+    image = np.random.default_rng(0).random((20, 18, 22)).astype(np.float32)
+    write_volume(tmp_path / 'image.tif', Volume(image, (30.0, 20.0, 20.0)))
+    source = f'--input={tmp_path / "image.tif"}'
+    run('segment', f'--checkpoint={output}', source, f'--output={tmp_path / "out"}')
+    labels = read_volume(tmp_path / 'out' / 'image.tif')
+    assert labels.shape == (20, 18, 22)
+    assert set(np.unique(labels.data)) <= {0, 2, 5}
+
+
+def test_bad_input_is_one_line(tmp_path):
+    (tmp_path / 'model.h5').write_bytes(b'no model')
+    flags = ('--format=biomedisa', f'--input={tmp_path / "model.h5"}', f'--output={tmp_path / "W"}')
+    printed = run('import_weights', *flags, status=2)
+    assert 'Traceback' not in printed
+    assert 'error: ' in printed.splitlines()[-1]
+    assert 'model.h5: no HDF5 file' in printed.splitlines()[-1]
+    assert not (tmp_path / 'W').exists()
+    printed = run('import_weights', *flags, '--tile=8,x,8', status=2)
+    assert '--tile: 8,x,8' in printed.splitlines()[-1]
