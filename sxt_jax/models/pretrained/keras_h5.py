@@ -29,7 +29,8 @@ def open_keras(path: str | Path) -> Iterator[h5py.File]:
       InputError: no such file, not HDF5, truncated or damaged.
     """
     if not Path(path).is_file():
-        raise InputError(path, 'no such file', 'an HDF5 file of Keras')
+        found = 'a folder' if Path(path).is_dir() else 'no such file'
+        raise InputError(path, found, 'an HDF5 file of Keras')
     try:
         with h5py.File(path, 'r') as file:
             yield file
