@@ -54,6 +54,13 @@ def test_randomness_comes_first_and_options_by_name(name):
 FACE = {
     'sxt_jax.io': ('read_volume', 'write_volume'),
     'sxt_jax.models': ('build_model',),
+    'sxt_jax.models.pretrained': (
+        'load_deep_sxt',
+        'load_biomedisa',
+        'load_cellpose3d',
+        'load_ncxt',
+        'load_cellpose2d',
+    ),
     'sxt_jax.inference': ('predict_volume',),
     'sxt_jax.measure': ('objects',),
     'sxt_jax.metrics': ('dice',),
