@@ -32,18 +32,16 @@ def test_has_the_published_number_of_parameters(features, expected):
     assert sum(leaf.size for leaf in jax.tree.leaves(variables)) == expected
 
 
-def test_heads_are_float32_between_minus_one_and_one():
+def test_heads_are_foreground_and_three_flows_in_float32():
     model = Cellpose3DNet(features=2, dtype=jnp.bfloat16)
-    x = 100 * jax.random.normal(jax.random.key(0), (2, 16, 8, 16, 3))
-    heads = jax.jit(model.apply)(_init(model, x.shape), x)
-    assert {name: h.shape for name, h in heads.items()} == {
-        'foreground': (2, 16, 8, 16, 1),
-        'flows': (2, 16, 8, 16, 3),
+    x = jnp.zeros((2, 16, 8, 24, 3))
+    heads = jax.eval_shape(model.apply, _init(model, x.shape), x)
+    assert {name: head.shape for name, head in heads.items()} == {
+        'foreground': (2, 16, 8, 24, 1),
+        'flows': (2, 16, 8, 24, 3),
     }
-    assert set(heads) == set(model.head_activations)
-    for head in heads.values():
-        assert head.dtype == jnp.float32
-        assert 0.1 < np.abs(head).max() <= 1
+    assert {head.dtype for head in heads.values()} == {jnp.dtype('float32')}
+    assert model.head_activations == {'foreground': None, 'flows': None}
 
 
 def test_training_and_prediction_are_the_same_computation():

@@ -102,7 +102,7 @@ def _metadata(n_channels: int) -> dict[str, Any]:
             'kind': 'percentile',
             'low_percent': 2.0,
             'high_percent': 98.0,
-            'clip': [0.0, 1.0],
+            'clip': [1e-5, 1.0],
         },
         'heads': {
             'foreground': 'after tanh; above 0.5 where cells are',

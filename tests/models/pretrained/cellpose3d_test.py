@@ -58,10 +58,8 @@ def test_reproduces_the_published_network(fixture, tensors, tmp_path, prefix):
 
 # Bottoms of very few voxels are left out: instance norm then divides by almost nothing, and float32
 # differs from float64 by more than 1e-4, in PyTorch too.
-@pytest.mark.parametrize(
-    ('features', 'n_channels', 'sides'), [(2, 1, (16, 16, 16)), (5, 3, (8, 16, 24))]
-)
-def test_reproduces_other_widths_and_sides(tmp_path, features, n_channels, sides):
+def test_reproduces_another_width_and_other_sides(tmp_path):
+    features, n_channels, sides = 5, 3, (16, 8, 32)
     shapes = published3d.cellpose3d_shapes(features, n_channels)
     tensors = published3d.random_tensors(shapes, seed=features)
     x = np.random.default_rng(1).random((1, n_channels, *sides), np.float32)
@@ -101,7 +99,9 @@ def test_a_torch_file_gives_the_same(tensors, tmp_path, nested):
     torch = pytest.importorskip('torch')
     state = {f'network.{name}': torch.from_numpy(t) for name, t in tensors.items()}
     path = tmp_path / 'epoch=999.ckpt'
-    torch.save({'epoch': 999, 'state_dict': state} if nested else state, path)
+    # The second is a file as PyTorch wrote them before 1.6.
+    saved = {'epoch': 999, 'state_dict': state} if nested else state
+    torch.save(saved, path, _use_new_zipfile_serialization=nested)
     found = load_cellpose3d(path)
     expected = load_cellpose3d(_save(tmp_path / 'weights.npz', tensors))
     jax.tree.map(np.testing.assert_array_equal, found.variables, expected.variables)
