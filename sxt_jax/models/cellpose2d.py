@@ -11,6 +11,7 @@ from flax import linen as nn
 
 from sxt_jax.core.errors import InputError
 from sxt_jax.models.blocks import BatchNorm, Conv
+from sxt_jax.models.sides import check_image
 from sxt_jax.ops.pool import max_pool, upsample
 
 FLOW_SCALE = 5.0  # the published network is trained on, and gives, five times the unit flow
@@ -113,12 +114,7 @@ class Cellpose2D(nn.Module):
     def _check(self, x: jax.Array) -> None:
         if not self.features or min(self.features) < 1:
             raise InputError('cellpose2d.features', f'{self.features}', 'positive numbers')
-        if x.ndim != 4:
-            raise InputError('cellpose2d', f'an image of shape {x.shape}', '[b, y, x, c]')
-        if any(n % m for n, m in zip(x.shape[1:3], self.side_multiple, strict=True)):
-            raise InputError(
-                'cellpose2d', f'sides {x.shape[1:3]}', f'multiples of {self.side_multiple} (y, x)'
-            )
+        check_image('cellpose2d', x, self.side_multiple)
 
 
 def _style(x: jax.Array) -> jax.Array:

@@ -10,6 +10,7 @@ from flax import linen as nn
 
 from sxt_jax.core.errors import InputError
 from sxt_jax.models.blocks import Conv, ConvTranspose, InstanceNorm
+from sxt_jax.models.sides import check_image
 
 N_LEVELS = 4
 _SIDE_MULTIPLE = 2 ** (N_LEVELS - 1)
@@ -101,14 +102,7 @@ class Cellpose3DNet(nn.Module):
     def _check(self, x: jax.Array) -> None:
         if self.features < 2:
             raise InputError('cellpose3d.features', f'{self.features}', 'at least 2')
-        if x.ndim != 5:
-            raise InputError('cellpose3d', f'an image of shape {x.shape}', '[b, z, y, x, c]')
-        if any(side % _SIDE_MULTIPLE for side in x.shape[1:4]):
-            raise InputError(
-                'cellpose3d',
-                f'sides {x.shape[1:4]}',
-                f'multiples of {self.side_multiple} (z, y, x)',
-            )
+        check_image('cellpose3d', x, self.side_multiple)
 
 
 class _Twice(nn.Module):

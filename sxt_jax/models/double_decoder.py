@@ -11,6 +11,7 @@ from flax import linen as nn
 
 from sxt_jax.core.errors import InputError
 from sxt_jax.models.blocks import BatchNorm, Conv, ConvTranspose
+from sxt_jax.models.sides import check_image
 from sxt_jax.ops.pool import max_pool
 
 HEADS = ('image', 'label')
@@ -217,12 +218,7 @@ class DoubleDecoder(nn.Module):
                     f'{n} each, as many as encoder_filters',
                 )
             self._check_part(part)
-        if x.ndim != 4:
-            raise InputError('double_decoder', f'slices of shape {x.shape}', '[b, y, x, c]')
-        if any(side % m for side, m in zip(x.shape[1:3], self.side_multiple, strict=True)):
-            raise InputError(
-                'double_decoder', f'sides {x.shape[1:3]}', f'multiples of {self.side_multiple}'
-            )
+        check_image('double_decoder', x, self.side_multiple)
 
     def _check_part(self, part: str) -> None:
         for field in ('blocks', 'depth'):

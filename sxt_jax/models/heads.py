@@ -57,20 +57,3 @@ def split_maps(maps: jax.Array, heads: str) -> dict[str, jax.Array]:
         return {'logits': maps}
     probs = jax.nn.sigmoid(maps)
     return {name: probs[..., i : i + 1] for i, name in enumerate(CELL_MAPS)}
-
-
-def check_image(where: str, x: jax.Array, multiple: tuple[int, int]) -> None:
-    """Refuses what is no batch of images with sides of these multiples.
-
-    Args:
-      where: the network, for the error.
-      x: [b, y, x, c].
-      multiple: of the sides (y, x).
-
-    Raises:
-      InputError: another rank, or other sides.
-    """
-    if x.ndim != 4:
-        raise InputError(where, f'an image of shape {x.shape}', '[b, y, x, c]')
-    if min(x.shape[1:3]) < 1 or any(n % m for n, m in zip(x.shape[1:3], multiple, strict=True)):
-        raise InputError(where, f'sides {x.shape[1:3]}', f'multiples of {multiple} (y, x)')

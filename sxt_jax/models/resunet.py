@@ -10,7 +10,8 @@ from flax import linen as nn
 
 from sxt_jax.core.errors import InputError
 from sxt_jax.models.blocks import BatchNorm, Conv, ConvTranspose
-from sxt_jax.models.heads import activations, check_image, count_maps, split_maps
+from sxt_jax.models.heads import activations, count_maps, split_maps
+from sxt_jax.models.sides import check_image
 from sxt_jax.ops.pool import upsample
 
 ENCODER = (2, 4, 8, 8)  # channels of the four encoder blocks, in widths

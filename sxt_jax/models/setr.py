@@ -11,7 +11,8 @@ from flax import linen as nn
 
 from sxt_jax.core.errors import InputError
 from sxt_jax.models.blocks import BatchNorm, Conv
-from sxt_jax.models.heads import activations, check_image, count_maps, split_maps
+from sxt_jax.models.heads import activations, count_maps, split_maps
+from sxt_jax.models.sides import check_image
 from sxt_jax.models.transformer import (
     POSITION_STDDEV,
     Encoder,

@@ -18,6 +18,7 @@ from flax import linen as nn
 
 from sxt_jax.core.errors import InputError
 from sxt_jax.models.blocks import Conv, ConvTranspose, DoubleBlock
+from sxt_jax.models.sides import check_image
 from sxt_jax.ops.pool import max_pool, upsample
 
 NORMS = ('batch', 'instance', 'none')
@@ -134,7 +135,7 @@ class UNet3D(nn.Module):
         Raises:
           InputError: the sides are not such multiples.
         """
-        self._check_sides(x)
+        check_image('unet3d', x, self.side_multiple)
         options: dict[str, Any] = {
             'residual': self.residual,
             'norm': self.norm,
@@ -171,11 +172,3 @@ class UNet3D(nn.Module):
             raise InputError('unet3d.up', repr(self.up), f'one of {UPS}')
         if not 0 <= self.dropout < 1:
             raise InputError('unet3d.dropout', f'{self.dropout}', 'a share of at least 0, below 1')
-
-    def _check_sides(self, x: jax.Array) -> None:
-        if x.ndim != 5:
-            raise InputError('unet3d', f'an image of shape {x.shape}', '[b, z, y, x, c]')
-        if any(n % m for n, m in zip(x.shape[1:4], self.side_multiple, strict=True)):
-            raise InputError(
-                'unet3d', f'sides {x.shape[1:4]}', f'multiples of {self.side_multiple} (z, y, x)'
-            )
