@@ -2,9 +2,9 @@
 
 Voxel i of n covers [i, i + 1) / n of the volume's side on either grid (half-pixel centres), so
 that volumes keep their place: the convention of OpenCV's INTER_LINEAR, scikit-image and
-PyTorch's align_corners=False. Beyond the outermost centres the outermost voxel is repeated. Volumes
-that shrink are not smoothed first unless `antialias` is asked for. What Biomedisa does instead is in
-`resample_opencv`.
+PyTorch's align_corners=False. Beyond the outermost centres the outermost voxel is repeated.
+Volumes that shrink are not smoothed first unless `antialias` is asked for. What Biomedisa does
+instead is in `resample_opencv`.
 """
 
 from __future__ import annotations

@@ -128,9 +128,9 @@ def _segment(tmp_path, image, **options):
     return outcome.labels
 
 
-@pytest.mark.parametrize('shape', [(47, 30, 80), (52, 37, 70), (40, 32, 64)])
+@pytest.mark.parametrize('shape', [(47, 30, 80), (52, 37, 70)])
 def test_gives_biomedisas_labels(tmp_path, shape):
-    """Grids that shrink to the working grid along some axes, along all, and not at all."""
+    """Grids that shrink to the working grid along some axes, and along all."""
     how = {'patch': (32, 32, 32), 'stride': 16}
     weights, image = published_weights(), _image(*shape, 1)
     _import(tmp_path, weights, **how)

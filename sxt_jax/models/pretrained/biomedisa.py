@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -26,6 +27,11 @@ _SHAPES: dict[str, tuple[int | None, ...]] = {
     'scaling': (),
     'patch_normalization': (),
     'separation': (),
+}
+_LAYERS: dict[str, dict[str, Any]] = {
+    'BatchNormalization': {'epsilon': 0.001},
+    'MaxPooling3D': {'pool_size': [2, 2, 2]},
+    'UpSampling3D': {'size': [2, 2, 2]},
 }
 _REQUIRED = ('configuration', 'labels')
 _EXPECTED = 'a model of Biomedisa (.h5, weights and meta data)'
@@ -59,6 +65,7 @@ def load_biomedisa(model_h5: str | Path, *, dtype: Any = jnp.float32) -> Pretrai
     head = f'conv_{2 * len(filters)}_1/kernel'
     n_channels = _shape(model_h5, tensors, 'conv_1_1/kernel')[3]
     n_labels = _shape(model_h5, tensors, head)[4]
+    _check_layers(model_h5, head.partition('/')[0], residual=residual)
     model = UNet3D(n_labels=n_labels, filters=filters, residual=residual, dtype=dtype)
     _check_metadata(model_h5, metadata, model, n_channels)
     shape = (1, *model.side_multiple, n_channels)
@@ -147,6 +154,23 @@ def _check_metadata(
         usable = len(means) == len(stds) == n_channels and np.isfinite(means + stds).all()
         usable = usable and min(stds) > 0
         require(usable, 'normalization', [means, stds], 'a mean and a deviation of each channel')
+
+
+def _check_layers(path: str | Path, head: str, *, residual: bool) -> None:
+    """Whether the layers compute what ours do, which tensors do not tell."""
+    with open_keras(path) as file:
+        config = json.loads(file.attrs.get('model_config', '{}'))
+    layers = config.get('config', {}).get('layers', [])
+    for layer in layers:
+        name, fields = layer['config'].get('name', ''), layer['config']
+        expected = dict(_LAYERS.get(layer['class_name'], {}))
+        if layer['class_name'] == 'Conv3D':
+            linear = name == head or 'Identity' in name or (residual and name.endswith('_2'))
+            expected['activation'] = 'linear' if linear else 'relu'
+        for field, value in expected.items():
+            if fields.get(field) != value:
+                found = f'{field} {fields.get(field)!r} of layer {name!r}'
+                raise InputError(path, found, f'{value!r} as in the U-Net of Biomedisa')
 
 
 def _filters(path: str | Path, tensors: Tensors) -> tuple[int, ...]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import pathlib
 
 import h5py
@@ -57,21 +58,25 @@ def random_weights(filters, n_channels, n_labels, *, residual, seed=0):
     return {name: tensor.astype(np.float32) for name, tensor in weights.items()}
 
 
-def write_model(path, weights, *, legacy=True, as_bytes=False, **meta):
-    """A full model: `legacy` with ':0' after the names, Keras 3 without; with an optimizer."""
+def write_model(path, weights, *, legacy=True, as_bytes=False, layers=(), **meta):
+    """A full model: `legacy` with ':0' after the names, Keras 3 without; with an optimizer.
+
+    `layers`: of the model's config, such as ('Conv3D', {'name': 'conv_1_1', …}).
+    """
 
     def names(values):
         return np.array([v.encode() for v in values]) if as_bytes else list(values)
 
-    layers = {'input_1': []}
+    config = [{'class_name': kind, 'config': fields} for kind, fields in layers]
+    groups = {'input_1': []}
     for name in weights:
-        layers.setdefault(name.split('/')[0], []).append(name + ':0' * legacy)
+        groups.setdefault(name.split('/')[0], []).append(name + ':0' * legacy)
     with h5py.File(path, 'w') as file:
-        file.attrs['model_config'] = '{"class_name": "Functional"}'
+        file.attrs['model_config'] = json.dumps({'config': {'layers': config}})
         group = file.create_group('model_weights')
-        group.attrs['layer_names'] = names(layers)
+        group.attrs['layer_names'] = names(groups)
         group.create_group('top_level_model_weights').attrs['weight_names'] = np.zeros(0)
-        for layer, weight_names in layers.items():
+        for layer, weight_names in groups.items():
             group.create_group(layer).attrs['weight_names'] = names(weight_names)
             for name in weight_names:
                 group[layer][name] = weights[name.removesuffix(':0')]

@@ -134,6 +134,24 @@ def test_tensors_that_do_not_fit_are_named(tmp_path, weights, change, message):
         load_biomedisa(path)
 
 
+@pytest.mark.parametrize(
+    ('layer', 'message'),
+    [
+        (('Conv3D', {'name': 'conv_1_2', 'activation': 'elu'}), "activation 'elu' .* 'relu'"),
+        (('Conv3D', {'name': 'conv_8_1', 'activation': 'relu'}), "'conv_8_1'; expected 'linear'"),
+        (('MaxPooling3D', {'name': 'pool', 'pool_size': [1, 2, 2]}), 'pool_size .*1, 2, 2'),
+        (
+            ('BatchNormalization', {'name': 'norm', 'epsilon': 1e-5}),
+            "epsilon 1e-05 of layer 'norm'",
+        ),
+    ],
+)
+def test_networks_that_compute_something_else_are_told(tmp_path, weights, layer, message):
+    path = write_model(tmp_path / 'm.h5', weights, layers=[layer])
+    with pytest.raises(InputError, match=message):
+        load_biomedisa(path)
+
+
 def test_files_of_other_kinds_are_told(tmp_path, model):
     with pytest.raises(InputError, match='no such file'):
         load_biomedisa(tmp_path / 'none.h5')
