@@ -5,6 +5,7 @@ Parameters are float32 whatever the compute dtype; statistics of normalisations 
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Sequence
 from typing import Any
@@ -127,13 +128,14 @@ class BatchNorm(nn.Module):
         if not train:
             return _normalise(x, mean.value, var.value, self.epsilon, scale, bias, self.dtype)
         axes = tuple(range(x.ndim - 1))
-        batch_mean, batch_var = _moments(x, axes)
+        y, *moments = _normalise_itself(x, scale, bias, axes, self.epsilon, self.dtype)
+        batch_mean, batch_var = (jnp.ravel(m) for m in moments)
         if not self.is_initializing():
             n = x.size // x.shape[-1]
             correction = n / max(n - 1, 1) if self.unbiased else 1.0
             mean.value = self._follow(mean.value, batch_mean)
             var.value = self._follow(var.value, correction * batch_var)
-        return _normalise(x, batch_mean, batch_var, self.epsilon, scale, bias, self.dtype)
+        return y
 
     def _follow(self, running: jax.Array, batch: jax.Array) -> jax.Array:
         return self.momentum * running + (1 - self.momentum) * batch
@@ -151,18 +153,9 @@ class InstanceNorm(nn.Module):
     dtype: Dtype = jnp.float32
 
     def __call__(self, x: jax.Array) -> jax.Array:
-        mean, var = _moments(x, tuple(range(1, x.ndim - 1)), keepdims=True)
-        return _normalise(x, mean, var, self.epsilon, 1.0, 0.0, self.dtype)
-
-
-def _moments(
-    x: jax.Array, axes: tuple[int, ...], *, keepdims: bool = False
-) -> tuple[jax.Array, jax.Array]:
-    """Mean and biased variance in float32."""
-    x = x.astype(jnp.float32)
-    mean = jnp.mean(x, axes, keepdims=True)
-    var = jnp.mean(jnp.square(x - mean), axes, keepdims=keepdims)
-    return (mean if keepdims else jnp.squeeze(mean, axes)), var
+        axes = tuple(range(1, x.ndim - 1))
+        one, zero = jnp.ones(x.shape[-1]), jnp.zeros(x.shape[-1])
+        return _normalise_itself(x, one, zero, axes, self.epsilon, self.dtype)[0]
 
 
 def _normalise(
@@ -170,12 +163,70 @@ def _normalise(
     mean: jax.Array,
     var: jax.Array,
     epsilon: float,
-    scale: jax.Array | float,
-    bias: jax.Array | float,
+    scale: jax.Array,
+    bias: jax.Array,
     dtype: Dtype,
 ) -> jax.Array:
     y = (x.astype(jnp.float32) - mean) * (lax.rsqrt(var + epsilon) * scale) + bias
     return y.astype(dtype)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(3, 4, 5))
+def _normalise_itself(
+    x: jax.Array,
+    scale: jax.Array,
+    bias: jax.Array,
+    axes: tuple[int, ...],
+    epsilon: float,
+    dtype: Dtype,
+) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """The image normalised by its own statistics over `axes`; these, which carry no gradient.
+
+    Two passes over the image, and two in the gradient, which keeps nothing but the image: derived
+    automatically it keeps two more images, and on a CPU every page of fresh memory costs more than
+    the arithmetic on it.
+
+    Returns:
+      Image in `dtype`; mean and biased variance in float32, with the axes kept.
+    """
+    mean = jnp.mean(x.astype(jnp.float32), axes, keepdims=True)
+    var = jnp.mean(jnp.square(x.astype(jnp.float32) - mean), axes, keepdims=True)
+    return _normalise(x, mean, var, epsilon, scale, bias, dtype), mean, var
+
+
+def _normalise_forward(
+    x: jax.Array,
+    scale: jax.Array,
+    bias: jax.Array,
+    axes: tuple[int, ...],
+    epsilon: float,
+    dtype: Dtype,
+) -> tuple[tuple[jax.Array, ...], tuple[jax.Array, ...]]:
+    y, mean, var = _normalise_itself(x, scale, bias, axes, epsilon, dtype)
+    return (y, mean, var), (x, scale, mean, var)
+
+
+def _normalise_backward(
+    axes: tuple[int, ...],
+    epsilon: float,
+    dtype: Dtype,
+    residuals: tuple[jax.Array, ...],
+    gradients: tuple[jax.Array, ...],
+) -> tuple[jax.Array, jax.Array, jax.Array]:
+    # Ioffe and Szegedy 2015, section 3, collected by the two means that it needs.
+    x, scale, mean, var = residuals
+    gradient = gradients[0].astype(jnp.float32)
+    rate = lax.rsqrt(var + epsilon)
+    normal = (x.astype(jnp.float32) - mean) * rate
+    of_bias = jnp.mean(gradient, axes, keepdims=True)
+    of_scale = jnp.mean(gradient * normal, axes, keepdims=True)
+    of_x = (gradient - of_bias - normal * of_scale) * (rate * scale)
+    n = x.size // mean.size
+    rest = tuple(range(x.ndim - 1))
+    return of_x.astype(x.dtype), n * jnp.sum(of_scale, rest), n * jnp.sum(of_bias, rest)
+
+
+_normalise_itself.defvjp(_normalise_forward, _normalise_backward)
 
 
 class DoubleBlock(nn.Module):

@@ -5,9 +5,10 @@ from __future__ import annotations
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 from flax import linen as nn
 
-from sxt_jax.models.blocks import BatchNorm, Conv, DoubleBlock, glorot_uniform
+from sxt_jax.models.blocks import BatchNorm, Conv, DoubleBlock, InstanceNorm, glorot_uniform
 
 
 def test_batch_norm_has_the_constants_of_keras():
@@ -61,3 +62,28 @@ def test_kernels_are_drawn_as_by_flax():
         expected = nn.initializers.glorot_uniform()(jax.random.key(7), shape)
         found = glorot_uniform(jax.random.key(7), shape)
         np.testing.assert_allclose(np.sort(found, None), np.sort(expected, None), rtol=1e-5)
+
+
+@pytest.mark.parametrize('norm', ['batch', 'instance'])
+def test_normalisations_have_the_gradients_of_their_equation(norm):
+    rng = np.random.default_rng(0)
+    x, g = (rng.normal(2.0, 3.0, (2, 3, 4, 5, 6)).astype(np.float32) for _ in range(2))
+    model = BatchNorm() if norm == 'batch' else InstanceNorm()
+    params = {'scale': rng.normal(size=6), 'bias': rng.normal(size=6)} if norm == 'batch' else {}
+    axes, epsilon = ((0, 1, 2, 3), 1e-3) if norm == 'batch' else ((1, 2, 3), 1e-5)
+    stats = {'batch_stats': {'mean': np.zeros(6), 'var': np.ones(6)}} if norm == 'batch' else {}
+
+    def ours(params, x):
+        if norm == 'instance':
+            return jnp.sum(model.apply({}, x) * g)
+        variables = {'params': params, **stats}
+        return jnp.sum(model.apply(variables, x, train=True, mutable=['batch_stats'])[0] * g)
+
+    def plain(params, x):
+        y = x - x.mean(axes, keepdims=True)
+        y = y / jnp.sqrt(jnp.square(y).mean(axes, keepdims=True) + epsilon)
+        return jnp.sum((y * params.get('scale', 1.0) + params.get('bias', 0.0)) * g)
+
+    found = jax.jit(jax.grad(ours, (0, 1)))(params, x)
+    expected = jax.grad(plain, (0, 1))(params, x)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=2e-4), found, expected)
