@@ -10,14 +10,13 @@ import numpy as np
 
 from sxt_jax.core.errors import InputError
 from sxt_jax.models.cellpose2d import FLOW_SCALE, Cellpose2D
+from sxt_jax.models.pretrained.state_dict import read_state_dict
 from sxt_jax.models.pretrained.tensors import (
     Pretrained,
     Source,
     Tensors,
     assemble,
-    read_state_dict,
     torch_kernel,
-    without_prefix,
 )
 
 _FIRST = 'downsample.down.res_down_{}.conv.conv_0.2.weight'
@@ -46,7 +45,7 @@ def load_cellpose2d(path: str | Path, *, dtype: Any = jnp.float32) -> Pretrained
       InputError: no such file, not of this network, or a tensor is missing, too many, or of
         another shape.
     """
-    tensors = without_prefix(read_state_dict(path), 'module.')
+    tensors = read_state_dict(path)
     features = _features(path, tensors)
     n_channels = tensors[_FIRST.format(0)].shape[1]
     model = Cellpose2D(features=features, dtype=dtype)

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from sxt_jax.models.cellpose3d import Cellpose3DNet
+from sxt_jax.models.pretrained.state_dict import read_state_dict
 from sxt_jax.models.pretrained.tensors import (
     Pretrained,
     Source,
@@ -19,7 +20,6 @@ from sxt_jax.models.pretrained.tensors import (
 from sxt_jax.models.pretrained.torch_layers import (
     another_network,
     conv_sources,
-    read_layers,
     weight_shape,
 )
 
@@ -59,7 +59,7 @@ def load_cellpose3d(path: str | Path, *, dtype: Any = jnp.float32) -> Pretrained
       InputError: no such file, not of this network, or a tensor is missing, too many, or of
         another shape.
     """
-    tensors = read_layers(path)
+    tensors = read_state_dict(path)
     sources = _sources()
     names = {source.name for source in sources.values()}
     if 2 * len(names & set(tensors)) < len(names):

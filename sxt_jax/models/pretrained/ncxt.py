@@ -10,6 +10,7 @@ from typing import Any
 import jax.numpy as jnp
 
 from sxt_jax.core.errors import InputError
+from sxt_jax.models.pretrained.state_dict import read_state_dict
 from sxt_jax.models.pretrained.tensors import (
     Pretrained,
     Source,
@@ -20,7 +21,6 @@ from sxt_jax.models.pretrained.tensors import (
 from sxt_jax.models.pretrained.torch_layers import (
     another_network,
     conv_sources,
-    read_layers,
     weight_shape,
 )
 from sxt_jax.models.unet3d import UNet3D
@@ -71,7 +71,7 @@ def load_ncxt(
     """
     if norm not in ('instance', 'none'):
         raise InputError('load_ncxt.norm', repr(norm), "'instance' or 'none'")
-    tensors = read_layers(path)
+    tensors = read_state_dict(path)
     filters = _filters(path, tensors)
     n_labels = weight_shape(path, tensors, _HEAD)[0]
     n_channels = weight_shape(path, tensors, _WIDTH.format(0))[1]

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import importlib
-import zipfile
 from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -87,7 +85,10 @@ def assemble(
         if source.name not in tensors:
             raise InputError(path, f'no tensor {source.name!r}', f'one for shape {wanted.shape}')
         stored = np.asarray(tensors[source.name])
-        found = source.turn(stored)
+        try:
+            found = source.turn(stored)
+        except ValueError:  # too few axes to turn (numpy's AxisError is one)
+            found = stored
         if found.shape != wanted.shape:
             raise InputError(
                 path,
@@ -104,55 +105,3 @@ def assemble(
     if extra:
         raise InputError(path, f'{len(extra)} tensors too many, first {extra[0]!r}', 'no others')
     return variables
-
-
-def read_state_dict(path: str | Path) -> dict[str, np.ndarray]:
-    """Tensors of a PyTorch checkpoint by name: a state dict, alone or under 'state_dict'.
-
-    Args:
-      path: what `torch.save` wrote (.pt, .pth, .ckpt, or no suffix), read without running any code
-        of the file; or .npz with the same names, which needs no torch.
-
-    Raises:
-      InputError: no such file, none of these formats, or torch is not installed.
-    """
-    path = Path(path)
-    if not path.is_file():
-        raise InputError(path, 'no such file', 'a state dict')
-    if path.suffix == '.npz':
-        return _read_npz(path)
-    return _read_torch(path)
-
-
-def without_prefix(tensors: Tensors, prefix: str) -> dict[str, np.ndarray]:
-    """The tensors without a prefix that all their names begin with; as they are if not all do."""
-    if not all(name.startswith(prefix) for name in tensors):
-        return dict(tensors)
-    return {name.removeprefix(prefix): tensor for name, tensor in tensors.items()}
-
-
-def _read_npz(path: Path) -> dict[str, np.ndarray]:
-    try:
-        with np.load(path, allow_pickle=False) as archive:
-            return {name: archive[name] for name in archive.files}
-    except (ValueError, OSError, EOFError, zipfile.BadZipFile) as error:
-        raise InputError(path, f'no readable .npz archive ({error})', 'arrays by name') from error
-
-
-def _read_torch(path: Path) -> dict[str, np.ndarray]:
-    try:
-        torch = importlib.import_module('torch')
-    except ImportError as error:
-        raise InputError(
-            path, 'reading it takes torch', "`pip install 'sxt_jax[torch]'`, or an .npz"
-        ) from error
-    try:
-        saved = torch.load(path, map_location='cpu', weights_only=True)
-    except Exception as error:  # torch raises whatever its unpickler meets
-        reason = str(error).partition('\n')[0][:120]
-        raise InputError(path, f'torch cannot read it ({reason})', 'a state dict') from error
-    if isinstance(saved, Mapping) and isinstance(saved.get('state_dict'), Mapping):
-        saved = saved['state_dict']
-    if not isinstance(saved, Mapping) or not all(torch.is_tensor(t) for t in saved.values()):
-        raise InputError(path, f'a saved {type(saved).__name__}', 'a state dict: tensors by name')
-    return {str(name): tensor.float().numpy() for name, tensor in saved.items()}

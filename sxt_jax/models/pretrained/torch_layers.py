@@ -8,42 +8,9 @@ from pathlib import Path
 import numpy as np
 
 from sxt_jax.core.errors import InputError
-from sxt_jax.models.pretrained.tensors import (
-    Source,
-    Tensors,
-    read_state_dict,
-    torch_kernel,
-    without_prefix,
-)
-from sxt_jax.models.pretrained.torch_archive import read_torch_archive
+from sxt_jax.models.pretrained.tensors import Source, Tensors, torch_kernel
 
 Turn = Callable[[np.ndarray], np.ndarray]
-_ZIP = b'PK\x03\x04'
-
-
-def read_layers(path: str | Path) -> dict[str, np.ndarray]:
-    """Tensors of a PyTorch checkpoint by the names of their layers.
-
-    Names lose what a Lightning module ('network.') and DataParallel ('module.') put before them.
-
-    Args:
-      path: any file that `torch.save` wrote, or .npz with the same names. PyTorch must be installed
-        only for files of versions before 1.6.
-
-    Raises:
-      InputError: no such file, none of these formats, or it is damaged.
-    """
-    tensors = read_torch_archive(path) if _is_archive(Path(path)) else read_state_dict(path)
-    for prefix in ('module.', 'network.', 'module.'):
-        tensors = without_prefix(tensors, prefix)
-    return tensors
-
-
-def _is_archive(path: Path) -> bool:
-    if path.suffix == '.npz' or not path.is_file():
-        return False
-    with path.open('rb') as file:
-        return file.read(4) == _ZIP
 
 
 def conv_sources(

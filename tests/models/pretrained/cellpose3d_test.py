@@ -20,7 +20,7 @@ FIXTURE = pathlib.Path(__file__).parents[2] / 'fixtures' / 'cellpose3d_unet_smal
 @pytest.fixture(scope='module')
 def fixture():
     with np.load(FIXTURE) as arrays:
-        return {name: np.float32(arrays[name]) for name in arrays}
+        return dict(arrays)
 
 
 @pytest.fixture(scope='module')
@@ -50,7 +50,7 @@ def _apply(loaded, x):
 @pytest.mark.parametrize('prefix', ['network.', 'module.network.', ''])
 def test_reproduces_the_published_network(fixture, tensors, tmp_path, prefix):
     loaded = load_cellpose3d(_save(tmp_path / 'weights.npz', tensors, prefix))
-    assert loaded.model == Cellpose3DNet(features=4)
+    assert loaded.model == Cellpose3DNet(features=8)
     if not prefix:
         heads = _apply(loaded, fixture['input'])
         np.testing.assert_allclose(_published(heads), fixture['output'], atol=1e-4)
@@ -125,8 +125,8 @@ def _without(lost):
             _without('c1.2.weight'),
             r"no tensor 'c1\.2\.weight'",
         ),
-        (lambda t: {**t, 'c1.2.weight': t['c1.2.bias']}, r"'c1\.2\.weight' of shape \(4,\)"),
-        (lambda t: {**t, 'd2.0.weight': t['c3.0.weight']}, r"'d2\.0\.weight' of shape \(8, 8, 3"),
+        (lambda t: {**t, 'c1.2.weight': t['c1.2.bias']}, r"'c1\.2\.weight' of shape \(8,\)"),
+        (lambda t: {**t, 'd2.0.weight': t['c3.0.weight']}, r"'d2\.0\.weight' of shape \(16, 16, 3"),
         (lambda t: {**t, 'out.6.bias': t['out.6.bias'][:3]}, r"'out\.6\.bias' of shape \(3,\)"),
         (lambda t: {**t, 'c4.0.bias': t['c4.0.bias'] * np.nan}, r"NaN or infinity .*'c4\.0\.bias'"),
         (_renamed, r"another network \(the first is 'other\.c1\.0\.weight'\)"),
