@@ -14,18 +14,15 @@ from pathlib import Path
 from typing import Any
 
 import jax
-from absl import logging
 from flax import linen as nn
 from jax import export
 
 import sxt_jax
 from sxt_jax.core.atomic import atomic_path, check_writable, write_text
 from sxt_jax.core.errors import InputError
-from sxt_jax.inference import make_apply_fn
-from sxt_jax.models import build_model
+from sxt_jax.inference.apply import ApplyFn
 from sxt_jax.models.slicewise import input_shape, side_multiple, takes_slices
-from sxt_jax.training.checkpoint import Checkpoint, best_checkpoint
-from sxt_jax.training.loop import SCORE
+from sxt_jax.pipelines.trained_network import load_network
 
 KNOWN_PLATFORMS = ('cpu', 'cuda', 'rocm', 'tpu')
 PLATFORMS = ('cpu', 'cuda', 'tpu')
@@ -38,13 +35,15 @@ _CARRIED = (
     'intensity',
     'working_shape',
     'voxel_size_nm',
+    'resampling',
+    'whole_tiles',
     'tiling',
 )
 _DIGEST = 'stablehlo_sha256'
 
 
 def export_network(
-    model: nn.Module,
+    apply_fn: ApplyFn,
     variables: Any,
     *,
     input_shape: Sequence[int],
@@ -52,12 +51,12 @@ def export_network(
 ) -> bytes:
     """A network with its weights, as bytes for `jax.export.deserialize`.
 
-    The program is for one device, whatever devices there are here, and computes in the model's
+    The program is for one device, whatever devices there are here, and computes in the network's
     own dtype; platforms need not be here either. Where an operation has a form for each platform,
     all that are asked for are in the program, and the one it runs on is chosen when it is compiled.
 
     Args:
-      model: the network.
+      apply_fn: (variables, tiles [b, z, y, x, c]) → heads, such as `make_apply_fn` gives.
       variables: of it.
       input_shape: [b, z, y, x, c], or [b, y, x, c] of a 2-D network.
       platforms: some of `KNOWN_PLATFORMS`.
@@ -73,11 +72,10 @@ def export_network(
     if unknown or not platforms or len(set(platforms)) < len(platforms):
         found = ','.join(platforms) or 'nothing'
         raise InputError('platforms', found, f'different ones of {", ".join(KNOWN_PLATFORMS)}')
-    apply_fn = make_apply_fn(model)
     weights = jax.device_get(variables)  # as numpy arrays they are of no device
 
     def network(tiles: jax.Array) -> dict[str, jax.Array]:
-        if not takes_slices(model):
+        if len(input_shape) == 5:
             return apply_fn(weights, tiles)
         return {name: head[:, 0] for name, head in apply_fn(weights, tiles[:, None]).items()}
 
@@ -113,15 +111,17 @@ def export_checkpoint(
     """
     output = Path(output)
     _check_output(output)
-    found = best_checkpoint(checkpoint, metric=SCORE)
-    logging.info('Using %s', found.path)
-    facts = found.description
-    model = build_model({**facts['model'], 'dtype': dtype})
+    if dtype not in ('float32', 'bfloat16'):
+        raise InputError('dtype', repr(dtype), 'float32 or bfloat16')
+    network = load_network(checkpoint, dtype=dtype)
+    facts, model = network.facts, network.model
     sides = _tile(model, tile, facts)
     if batch_size < 1:
         raise InputError('batch_size', f'{batch_size}', 'a number from 1 on')
     shape = (batch_size, *input_shape(model, sides, facts['n_channels'])[1:])
-    blob = export_network(model, _variables(found), input_shape=shape, platforms=platforms)
+    blob = export_network(
+        network.apply_fn, network.variables, input_shape=shape, platforms=platforms
+    )
     conventions = {**_conventions(blob, dtype), **{key: facts.get(key) for key in _CARRIED}}
     with atomic_path(output) as temporary:
         temporary.write_bytes(blob)
@@ -164,11 +164,6 @@ def _is_export(path: Path) -> bool:
         return _DIGEST in json.loads(path.read_text(encoding='utf-8'))
     except (ValueError, TypeError):
         return False
-
-
-def _variables(checkpoint: Checkpoint) -> dict[str, Any]:
-    saved = checkpoint.restore()
-    return {name: saved[name] for name in ('params', 'batch_stats') if saved.get(name)}
 
 
 def _tile(model: nn.Module, tile: Sequence[int] | None, facts: Any) -> tuple[int, int, int]:

@@ -10,23 +10,20 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from absl import logging
 from jax.sharding import Mesh
 
-from sxt_jax.core.devices import compute_dtype, make_device_mesh
+from sxt_jax.core.devices import make_device_mesh
 from sxt_jax.core.errors import InputError
 from sxt_jax.core.progress import progress_bar
 from sxt_jax.core.volume import Volume
 from sxt_jax.data.classes import Classes
 from sxt_jax.data.intensity import Intensity, NormalisedArray, measure_affine
-from sxt_jax.inference import Finish, make_apply_fn, mirrored, predict_slabs, predict_volume
-from sxt_jax.inference.biomedisa import MirroredBeyond, StandardisedFn, padded_shape
+from sxt_jax.inference import Finish, mirrored, predict_slabs, predict_volume
+from sxt_jax.inference.biomedisa import MirroredBeyond, padded_shape
 from sxt_jax.io import split_dataset
-from sxt_jax.models import build_model
 from sxt_jax.ops.resample import resize_rows, resize_slabs
 from sxt_jax.ops.resample_opencv import resize_class_rows, resize_image
-from sxt_jax.training.checkpoint import best_checkpoint
-from sxt_jax.training.loop import SCORE
+from sxt_jax.pipelines.trained_network import load_network
 
 RESAMPLINGS = ('linear', 'opencv')
 _SLAB_DEPTH = 32
@@ -73,28 +70,18 @@ def load_segmenter(checkpoint: str | Path, *, mirror: str = '') -> Segmenter:
     Raises:
       InputError: no intact checkpoint, or one of a network that does not segment classes.
     """
-    found = best_checkpoint(checkpoint, metric=SCORE)
-    facts = found.description
-    logging.info('Using %s', found.path)
-    dtype = compute_dtype(facts['config']['compute_dtype'])
-    model = build_model({**facts['model'], 'dtype': dtype})
-    if model.head_activations.get('logits') != 'softmax':
+    network = load_network(checkpoint)
+    facts, apply_fn = network.facts, network.apply_fn
+    if network.model.head_activations.get('logits') != 'softmax':  # type: ignore[attr-defined]
         what = f'a network {facts["model"]["name"]!r}, which tells no classes'
-        raise InputError(found.path, what, 'a network that segments classes, such as unet3d')
+        raise InputError(network.path, what, 'a network that segments classes, such as unet3d')
     resampling = facts.get('resampling', 'linear')
     if resampling not in RESAMPLINGS:
-        raise InputError(found.path, f'resampling {resampling!r}', f'one of {RESAMPLINGS}')
-    saved = found.restore()
-    variables = {'params': saved['params']}
-    if saved.get('batch_stats'):
-        variables['batch_stats'] = saved['batch_stats']
-    apply_fn: Any = make_apply_fn(model)
-    if facts.get('standardise_tiles', False):
-        apply_fn = StandardisedFn(apply_fn)
+        raise InputError(network.path, f'resampling {resampling!r}', f'one of {RESAMPLINGS}')
     working_shape, voxel_size = facts['working_shape'], facts['voxel_size_nm']
     return Segmenter(
         apply_fn=mirrored(apply_fn, axes=mirror) if mirror else apply_fn,
-        variables=variables,
+        variables=network.variables,
         classes=Classes.from_dict(facts['classes']),
         intensity=Intensity.from_dict(facts['intensity']),
         n_channels=facts['n_channels'],

@@ -15,9 +15,10 @@ import pytest
 from jax import export
 
 from sxt_jax.core.errors import InputError
+from sxt_jax.inference import make_apply_fn
 from sxt_jax.models import build_model
 from sxt_jax.pipelines.export_network import export_checkpoint, export_network
-from sxt_jax.training.checkpoint import save_checkpoint
+from sxt_jax.training.checkpoint import list_checkpoints, open_checkpoint, save_checkpoint
 from tests.pipelines.exports import WITHOUT_THE_PACKAGE
 
 VOLUMES = {'name': 'unet3d', 'n_labels': 3, 'filters': (2, 3)}
@@ -53,7 +54,7 @@ def test_runs_without_the_package_to_the_same_result(tmp_path):
         ('slices', SLICES, (2, 4, 6, 2)),
     ):
         model, variables, x = _network(config, shape)
-        blob = export_network(model, variables, input_shape=shape, platforms=['cpu'])
+        blob = export_network(make_apply_fn(model), variables, input_shape=shape, platforms=['cpu'])
         (tmp_path / f'{name}.stablehlo').write_bytes(blob)
         np.save(tmp_path / f'{name}.npy', x)
         expected[name] = jax.jit(model.apply)(variables, x)
@@ -74,7 +75,9 @@ def test_each_platform_gets_its_own_form_of_a_convolution():
 
     def ranks(*platforms):
         """How many axes the convolutions' images have, channels and batch included."""
-        blob = export_network(model, variables, input_shape=shape, platforms=platforms)
+        blob = export_network(
+            make_apply_fn(model), variables, input_shape=shape, platforms=platforms
+        )
         exported = export.deserialize(bytearray(blob))
         assert exported.platforms == platforms
         images = re.findall(r'stablehlo\.convolution.* : \(tensor<([^>]*)x', exported.mlir_module())
@@ -87,7 +90,9 @@ def test_each_platform_gets_its_own_form_of_a_convolution():
 
 def test_bfloat16_is_inside_only():
     model, variables, x = _network({**VOLUMES, 'dtype': 'bfloat16'}, (1, 2, 2, 4, 1))
-    blob = export_network(model, variables, input_shape=x.shape, platforms=['cpu', 'tpu'])
+    blob = export_network(
+        make_apply_fn(model), variables, input_shape=x.shape, platforms=['cpu', 'tpu']
+    )
     exported = export.deserialize(bytearray(blob))
     assert 'xbf16>' in exported.mlir_module()
     assert {a.dtype for a in (*exported.in_avals, *exported.out_avals)} == {jnp.dtype('float32')}
@@ -110,11 +115,22 @@ def workdir(tmp_path_factory):
             'working_shape': None,
             'voxel_size_nm': [30.0, 20.0, 20.0],
             'tiling': {'tile': [2, 4, 4], 'overlap': [0, 2, 2], 'blend': 'cosine'},
+            'config': {'compute_dtype': 'float32'},
         }
         save_checkpoint(folder / name, 3, variables, facts)
     del facts['tiling']
     save_checkpoint(folder / 'no tile', 3, variables, facts)
     return folder
+
+
+def test_what_the_checkpoint_does_to_tiles_is_in_the_file(workdir, tmp_path):
+    _, variables, x = _network(VOLUMES, (1, 2, 4, 4, 1))
+    facts = dict(open_checkpoint(list_checkpoints(workdir / 'volumes')[0]).description)
+    save_checkpoint(tmp_path / 'run', 3, variables, {**facts, 'standardise_tiles': True})
+    output = tmp_path / 'model.stablehlo'
+    export_checkpoint(tmp_path / 'run', output, platforms=['cpu'])
+    network = jax.jit(export.deserialize(bytearray(output.read_bytes())).call)
+    np.testing.assert_allclose(network(3 * x + 7)['probs'], network(x)['probs'], atol=1e-5)
 
 
 def test_writes_the_conventions_beside(workdir, tmp_path):
@@ -157,7 +173,7 @@ def test_a_network_of_slices_takes_tiles_of_two_sides(workdir, tmp_path):
         ({'platforms': ['cpu', 'gpu']}, 'platforms: cpu,gpu; expected different ones of cpu, cuda'),
         ({'platforms': ['cpu', 'cpu']}, 'platforms: cpu,cpu'),
         ({'platforms': []}, 'platforms: nothing'),
-        ({'dtype': 'int8'}, 'dtype: int8'),
+        ({'dtype': 'int8'}, "dtype: 'int8'"),
         ({'dtype': 'auto'}, "dtype: 'auto'"),
         ({'output': 'folder'}, 'folder: a folder'),
         ({'output': 'model.json'}, 'model.json: the name of the conventions'),
