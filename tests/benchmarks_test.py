@@ -132,3 +132,15 @@ def test_training_steps_are_checked_against_xlas_convolutions():
     wrong = {name: 1.01 * values for name, values in case.run().items()}
     with pytest.raises(AssertionError):
         case.check(wrong)
+
+
+@pytest.mark.parametrize('kind', ['forward', 'step'])
+def test_pytorch_gives_the_answers_of_the_networks(kind):
+    pytest.importorskip('torch')
+    from benchmarks import against_torch
+
+    first, second, ours = against_torch.make_cases('ncxt', kind, smoke=True)
+    for case in (first, second, ours):
+        case.check(case.run())
+    with pytest.raises(AssertionError):
+        ours.check(1.01 * ours.run())

@@ -201,7 +201,7 @@ def _normalise_forward(
     axes: tuple[int, ...],
     epsilon: float,
     dtype: Dtype,
-) -> tuple[tuple[jax.Array, ...], tuple[jax.Array, ...]]:
+) -> tuple[tuple[jax.Array, jax.Array, jax.Array], tuple[jax.Array, ...]]:
     y, mean, var = _normalise_itself(x, scale, bias, axes, epsilon, dtype)
     return (y, mean, var), (x, scale, mean, var)
 

@@ -81,7 +81,7 @@ def _largest_divisor(n: int, limit: int) -> int:
 
 
 def _window(
-    x: jax.Array, start: jax.Array, size: int, pad: tuple[int, int], *, axis: int
+    x: jax.Array, start: jax.Array | int, size: int, pad: tuple[int, int], *, axis: int
 ) -> jax.Array:
     """x[start − pad[0] : … + size] along an axis, zeros outside of the image.
 
@@ -152,7 +152,7 @@ def conv(
 
 
 def _pair_kernel(kernel: jax.Array) -> jax.Array:
-    """The kernel that makes two neighbours along x at once, as channels: one tap wider, twice c_out.
+    """The kernel that makes two neighbours along x at once, as channels: one tap wider.
 
     A third more products than needed (kernel 3), but wider matrices, which few channels need.
     """
@@ -188,9 +188,7 @@ def _kernel_blocks(kernel: jax.Array, strides: Sequence[int]) -> jax.Array:
     """The kernel that sees `_blocks`: […, c_in, c_out] → fewer taps, as many more channels."""
     block = [min(k, s) for k, s in zip(kernel.shape, strides, strict=False)]
     counts = [-(-k // m) for k, m in zip(kernel.shape, block, strict=False)]
-    fill = [
-        (0, n * m - k) for n, m, k in zip(counts, block, kernel.shape, strict=False)
-    ]
+    fill = [(0, n * m - k) for n, m, k in zip(counts, block, kernel.shape, strict=False)]
     kernel = jnp.pad(kernel, (*fill, (0, 0), (0, 0)))
     (nz, ny, nx), (sz, sy, sx) = counts, block
     kernel = kernel.reshape(nz, sz, ny, sy, nx, sx, *kernel.shape[3:])

@@ -65,7 +65,10 @@ def test_slabs_of_any_size_give_the_same(monkeypatch, limits):
     np.testing.assert_allclose(out, expected, atol=2e-5)
     g = _normal(2, expected.shape)
     np.testing.assert_allclose(
-        conv_cpu.kernel_gradient(x, kernel, g, strides=(1, 1, 1), pads=pads), pull(g)[1], rtol=1e-4, atol=1e-4
+        conv_cpu.kernel_gradient(x, kernel, g, strides=(1, 1, 1), pads=pads),
+        pull(g)[1],
+        rtol=1e-4,
+        atol=1e-4,
     )
 
 
