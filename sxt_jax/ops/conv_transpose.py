@@ -8,13 +8,18 @@ parity, so each phase is a small convolution of the image itself, and nothing is
 
 from __future__ import annotations
 
+import functools
 import itertools
 from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
+from jax import lax
 
+from sxt_jax.ops import conv_transpose_cpu
 from sxt_jax.ops.conv import check_conv, conv, matmul
+
+Padding = Sequence[tuple[int, int]]
 
 
 def conv_transpose(
@@ -48,28 +53,74 @@ def conv_transpose(
         raise ValueError(f'padding {tuple(padding)} of a kernel {sides}: before + after = k')
     if set(sides) == {2} and all(tuple(p) == (1, 1) for p in padding):
         return _without_overlap(x, kernel)
+    padding = tuple((int(a), int(b)) for a, b in padding)
+    leaves_out = any(
+        min(conv_transpose_cpu.taps_of(parity, a, a + b).pads) < 0
+        for (a, b), parity in itertools.product(padding, (0, 1))
+    )
+    return (
+        _by_phases(x, kernel, padding)
+        if n_dims == 2 or leaves_out
+        else _conv_transpose3d(x, kernel, padding)
+    )
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
+def _conv_transpose3d(x: jax.Array, kernel: jax.Array, padding: Padding) -> jax.Array:
+    def cpu(x: jax.Array, kernel: jax.Array) -> jax.Array:
+        x32, kernel32 = x.astype(jnp.float32), kernel.astype(jnp.float32)
+        return conv_transpose_cpu.conv_transpose(x32, kernel32, padding).astype(x.dtype)
+
+    plain = functools.partial(_by_phases, padding=padding)
+    return lax.platform_dependent(x, kernel, cpu=cpu, default=plain)
+
+
+def _conv_transpose3d_forward(
+    x: jax.Array, kernel: jax.Array, padding: Padding
+) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
+    return _conv_transpose3d(x, kernel, padding), (x, kernel)
+
+
+def _conv_transpose3d_backward(
+    padding: Padding, residuals: tuple[jax.Array, jax.Array], gradient: jax.Array
+) -> tuple[jax.Array, ...]:
+    def gradient_of(index: int) -> jax.Array:
+        cpu_gradient = (conv_transpose_cpu.input_gradient, conv_transpose_cpu.kernel_gradient)[
+            index
+        ]
+
+        def cpu(*arrays: jax.Array) -> jax.Array:
+            in_float32 = (a.astype(jnp.float32) for a in arrays)
+            return cpu_gradient(*in_float32, padding).astype(arrays[index].dtype)
+
+        def plain(x: jax.Array, kernel: jax.Array, gradient: jax.Array) -> jax.Array:
+            return jax.vjp(lambda x, k: _by_phases(x, k, padding), x, kernel)[1](gradient)[index]
+
+        return lax.platform_dependent(*residuals, gradient, cpu=cpu, default=plain)
+
+    return gradient_of(0), gradient_of(1)
+
+
+_conv_transpose3d.defvjp(_conv_transpose3d_forward, _conv_transpose3d_backward)
+
+
+def _by_phases(x: jax.Array, kernel: jax.Array, padding: Padding) -> jax.Array:
+    """Every phase a convolution, then all interleaved."""
+    n_dims = x.ndim - 2
     phases = [
         _phase(x, kernel, parity, padding) for parity in itertools.product((0, 1), repeat=n_dims)
     ]
     return _interleave(jnp.stack(phases, axis=-2).reshape(*x.shape[:-1], *(2,) * n_dims, -1))
 
 
-def _phase(
-    x: jax.Array, kernel: jax.Array, parity: Sequence[int], padding: Sequence[tuple[int, int]]
-) -> jax.Array:
-    """The output voxels 2·i + parity.
-
-    Tap k of output voxel 2i + p falls on place 2i + p − before + k of the spread-out image, which
-    holds image voxel i + (p − before + k) / 2 where that is whole.
-    """
-    taps, pads = [], []
-    for p, (before, _), side in zip(parity, padding, kernel.shape[:-2], strict=True):
-        first = (before - p) % 2
-        n_taps = len(range(first, side, 2))
-        shift = (p - before + first) // 2  # of the first tap, in image voxels
-        taps.append(slice(first, None, 2))
-        pads.append((-shift, n_taps - 1 + shift))
-    return conv(x, kernel[tuple(taps)], padding=pads)
+def _phase(x: jax.Array, kernel: jax.Array, parity: Sequence[int], padding: Padding) -> jax.Array:
+    """The output voxels 2·i + parity."""
+    taps = [
+        conv_transpose_cpu.taps_of(p, before, side)
+        for p, (before, _), side in zip(parity, padding, kernel.shape, strict=False)
+    ]
+    seen = tuple(slice(t.first, None, 2) for t in taps)
+    return conv(x, kernel[seen], padding=[t.pads for t in taps])
 
 
 def _without_overlap(x: jax.Array, kernel: jax.Array) -> jax.Array:
