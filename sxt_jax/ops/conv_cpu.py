@@ -24,8 +24,10 @@ import jax.numpy as jnp
 from jax import lax
 
 # Voxels handled at once, from the measurements above.
-_FORWARD_VOXELS = 16384
+_FORWARD_VOXELS = 4096
 _KERNEL_GRADIENT_VOXELS = 4096
+# Slabs whose convolutions do not wait for each other: XLA computes each on one core.
+_SLABS_TOGETHER = 4
 # Up to so many channels two neighbours are made at once.
 _FEW_CHANNELS = 16
 
@@ -132,23 +134,28 @@ def conv(
     )
     shape = (x.shape[0], z, *sides, kernel.shape[-1])
     depth = _largest_divisor(z, _FORWARD_VOXELS // (shape[0] * shape[2] * shape[3]))
+    together = _largest_divisor(z // depth, _SLABS_TOGETHER)
+    n_sections = together * depth
     pairs = max(kernel.shape[3:]) <= _FEW_CHANNELS and shape[3] % 2 == 0
     if pairs:
         kernel = _pair_kernel(kernel)
     steps = (1, 1, 2 if pairs else 1)
 
-    def slab(i: jax.Array | int) -> jax.Array:
-        window = _window(x, i * depth, depth + k - 1, pads[0], axis=1).astype(jnp.float32)
-        y = depth_taps(window, kernel, steps, ((0, 0), *pads[1:]))
-        return y.reshape(shape[0], depth, *shape[2:]).astype(dtype)
+    def slabs(i: jax.Array | int) -> jax.Array:
+        window = _window(x, i * n_sections, n_sections + k - 1, pads[0], axis=1)
+        window = window.astype(jnp.float32)
+        parts = [window[:, n : n + depth + k - 1] for n in range(0, n_sections, depth)]
+        made = [depth_taps(part, kernel, steps, ((0, 0), *pads[1:])) for part in parts]
+        made = [y.reshape(shape[0], depth, *shape[2:]) for y in made]
+        return jnp.concatenate(made, axis=1).astype(dtype)
 
-    if depth == z:
-        return slab(0)
+    if n_sections == z:
+        return slabs(0)
 
-    def add_slab(i: jax.Array, out: jax.Array) -> jax.Array:
-        return lax.dynamic_update_slice_in_dim(out, slab(i), i * depth, axis=1)
+    def add_slabs(i: jax.Array, out: jax.Array) -> jax.Array:
+        return lax.dynamic_update_slice_in_dim(out, slabs(i), i * n_sections, axis=1)
 
-    return lax.fori_loop(0, z // depth, add_slab, jnp.zeros(shape, dtype))
+    return lax.fori_loop(0, z // n_sections, add_slabs, jnp.zeros(shape, dtype))
 
 
 def _pair_kernel(kernel: jax.Array) -> jax.Array:
