@@ -5,7 +5,7 @@
 For the forward pass and for one training step of each network: PyTorch with both of its memory
 layouts, the faster one being the baseline, and this library, all in one process, with as many
 threads, the same weights and the same input. A training step is forward pass, backward pass and
-SGD with momentum; its loss and the norm of its gradient have to agree, as have the outputs.
+SGD with momentum; outputs, losses and norms of the gradients have to agree.
 """
 
 from __future__ import annotations
@@ -74,6 +74,9 @@ def make_pair(name: str, smoke: bool) -> Pair:
     return Pair(UNet3D(3, filters, norm='instance', up='transposed'), twin, patch, 1, 3)
 
 
+# The gradient through eighteen batch norms amplifies rounding. Against a float64 evaluation of the full
+# network at 2 × 32³ its norm was 6e-3 off in PyTorch and 7e-5 here (2026-11-21).
+GRADIENT_TOLERANCE = {'acseg': 3e-2, 'ncxt': 1e-3, 'cellpose3d': 1e-3}
 NETWORKS = {'acseg': 'ACSeg U-Net', 'ncxt': 'NCXT U-Net', 'cellpose3d': 'Cellpose3D'}
 
 
@@ -194,8 +197,11 @@ def make_cases(name: str, kind: str, smoke: bool) -> list[Case]:
     expected = runs['PyTorch']()
 
     def check(found: np.ndarray) -> None:
-        scale = np.abs(expected) if kind == 'step' else np.abs(expected).max()
-        np.testing.assert_array_less(np.abs(found - expected), 1e-3 * scale)
+        if kind == 'step':
+            np.testing.assert_allclose(found[0], expected[0], rtol=1e-3)
+            np.testing.assert_allclose(found[1], expected[1], rtol=GRADIENT_TOLERANCE[name])
+        else:
+            np.testing.assert_allclose(found, expected, atol=1e-3 * np.abs(expected).max())
 
     batch = pair.batch if kind == 'step' else 1
     shape = (batch, *pair.patch)
