@@ -43,7 +43,7 @@ def cross_entropy(
     _check(logits, labels)
     counted, labels = _counted(labels, ignore_label)
     # One-hot labels: the gradient of reading logits at an index is a scatter, slow on all devices.
-    truth = jax.nn.one_hot(labels, logits.shape[-1])
+    truth = jax.nn.one_hot(labels, logits.shape[-1], dtype=jnp.float32)
     losses = optax.softmax_cross_entropy(logits.astype(jnp.float32), truth)
     if class_weights is not None:
         losses = losses * jnp.sum(truth * jnp.asarray(class_weights, jnp.float32), -1)
@@ -85,7 +85,7 @@ def soft_dice(
     _check(probs, labels)
     counted, labels = _counted(labels, ignore_label)
     probs = probs.astype(jnp.float32) * counted[..., None]
-    truth = jax.nn.one_hot(labels, probs.shape[-1]) * counted[..., None]
+    truth = jax.nn.one_hot(labels, probs.shape[-1], dtype=jnp.float32) * counted[..., None]
     both = _total(probs * truth, over_batch=over_batch)  # [b, k]
     size = _total(truth, over_batch=over_batch)
     mass = _total(jnp.square(probs) if squared else probs, over_batch=over_batch)
@@ -283,7 +283,9 @@ def _blur(maps: jax.Array, window: int, sigma: float) -> jax.Array:
     for axis in (1, 2):
         n = maps.shape[axis] - window + 1
         shifted = (jax.lax.slice_in_dim(maps, i, i + n, axis=axis) for i in range(window))
-        maps = sum((float(w) * s for w, s in zip(weights, shifted, strict=True)), jnp.zeros(()))
+        maps = sum(
+            (float(w) * s for w, s in zip(weights, shifted, strict=True)), jnp.zeros((), maps.dtype)
+        )
     return maps
 
 

@@ -216,6 +216,20 @@ def test_gradient_of_ssim_is_that_of_differences_and_finite_for_constant_images(
             assert np.isfinite(run(flat, other)[1]).all()
 
 
+def test_losses_stay_float32_where_float64_is_enabled():
+    with jax.enable_x64(True):
+        x = jnp.asarray(np.random.default_rng(0).normal(size=(2, 12, 12, 2)), jnp.float32)
+        labels = jnp.zeros(x.shape[:-1], jnp.int32)
+        run = functools.partial(losses.image_reconstruction_loss, value_range=3.0)
+        found = [
+            run(x, x + 1),
+            jax.grad(lambda x: run(x, x + 1).sum())(x),
+            losses.cross_entropy(x, labels, class_weights=jnp.ones(2)),
+            losses.soft_dice(jax.nn.softmax(x), labels),
+        ]
+    assert [f.dtype for f in found] == [jnp.float32] * 4
+
+
 @pytest.mark.parametrize('b', [1, 4])
 def test_image_reconstruction_loss_is_the_published_one(published, b):
     def loss(prediction):
