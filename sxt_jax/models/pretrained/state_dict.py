@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import importlib
+import re
 import zipfile
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from sxt_jax.core.errors import InputError
-from sxt_jax.models.pretrained.torch_archive import read_torch_archive
+from sxt_jax.models.pretrained.torch_archive import find_state_dict, read_torch_archive
 
 # What Lightning modules ('network.') and DataParallel ('module.') put before all names.
 _PREFIXES = ('module.', 'network.', 'module.')
@@ -51,8 +51,9 @@ def _read_npz(path: Path) -> dict[str, np.ndarray]:
     try:
         with np.load(path, allow_pickle=False) as archive:
             return {name: archive[name] for name in archive.files}
-    except (ValueError, OSError, EOFError, zipfile.BadZipFile) as error:
-        raise InputError(path, f'no readable .npz archive ({error})', 'arrays by name') from error
+    except Exception as error:  # whatever damaged bytes make of zip, and numpy of an .npy file
+        reason = str(error).partition('\n')[0][:120]
+        raise InputError(path, f'no readable .npz archive ({reason})', 'arrays by name') from error
 
 
 def _read_legacy(path: Path) -> dict[str, np.ndarray]:
@@ -68,7 +69,9 @@ def _read_legacy(path: Path) -> dict[str, np.ndarray]:
     try:
         saved = torch.load(path, map_location='cpu', weights_only=True)
     except Exception as error:  # torch raises whatever its unpickler meets
-        raise InputError(path, 'no file of PyTorch, or a damaged one', 'a state dict') from error
-    if not isinstance(saved, Mapping) or not all(torch.is_tensor(t) for t in saved.values()):
-        raise InputError(path, f'a saved {type(saved).__name__}', 'a state dict: tensors by name')
-    return {str(name): tensor.float().numpy() for name, tensor in saved.items()}
+        found = 'no file of PyTorch, or a damaged one'
+        if refused := re.search(r'GLOBAL (\S+)', str(error)):
+            found = f'a file of PyTorch before 1.6 that holds {refused[1]} besides tensors'
+        raise InputError(path, found, 'a state dict') from error
+    state = find_state_dict(path, saved, torch.Tensor)
+    return {str(name): tensor.float().numpy() for name, tensor in state.items()}

@@ -55,14 +55,29 @@ def read_torch_archive(path: str | Path) -> dict[str, np.ndarray]:
         raise InputError(
             path, f'no file of PyTorch, or a damaged one ({reason})', 'a state dict'
         ) from error
+    state = find_state_dict(path, saved, np.ndarray)
+    return {str(name): tensor.astype(np.float32) for name, tensor in state.items()}
+
+
+def find_state_dict(path: str | Path, saved: Any, tensor_type: type) -> Mapping[Any, Any]:
+    """The state dict in what was saved: itself, or under 'state_dict' beside other things.
+
+    Args:
+      path: of the file, for the error.
+      saved: what was in it.
+      tensor_type: of which all values of a state dict are.
+
+    Raises:
+      InputError: there is none.
+    """
     if isinstance(saved, Mapping) and isinstance(saved.get('state_dict'), Mapping):
         saved = saved['state_dict']
     if not isinstance(saved, Mapping) or not all(
-        isinstance(tensor, np.ndarray) for tensor in saved.values()
+        isinstance(tensor, tensor_type) for tensor in saved.values()
     ):
         kind = 'dict' if isinstance(saved, Mapping) else type(saved).__name__
         raise InputError(path, f'a saved {kind}', 'a state dict: tensors by name')
-    return {str(name): tensor.astype(np.float32) for name, tensor in saved.items()}
+    return saved
 
 
 class _Dict(dict):  # type: ignore[type-arg]
