@@ -160,11 +160,12 @@ def _check_layers(path: str | Path, head: str, *, residual: bool) -> None:
     """Whether the layers compute what ours do, which tensors do not tell."""
     with open_keras(path) as file:
         config = json.loads(file.attrs.get('model_config', '{}'))
-    layers = config.get('config', {}).get('layers', [])
-    for layer in layers:
-        name, fields = layer['config'].get('name', ''), layer['config']
-        expected = dict(_LAYERS.get(layer['class_name'], {}))
-        if layer['class_name'] == 'Conv3D':
+        layers = config.get('config', {}).get('layers', [])
+        kinds = [(layer['class_name'], dict(layer['config'])) for layer in layers]
+    for kind, fields in kinds:
+        name = fields.get('name', '')
+        expected = dict(_LAYERS.get(kind, {}))
+        if kind == 'Conv3D':
             linear = name == head or 'Identity' in name or (residual and name.endswith('_2'))
             expected['activation'] = 'linear' if linear else 'relu'
         for field, value in expected.items():

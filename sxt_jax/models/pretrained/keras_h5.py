@@ -36,7 +36,7 @@ def open_keras(path: str | Path) -> Iterator[h5py.File]:
             yield file
     except InputError:
         raise
-    except (OSError, RuntimeError, KeyError, ValueError) as error:  # what h5py raises at damage
+    except Exception as error:  # whatever h5py raises at damage, and objects of other kinds
         reason = str(error).partition('\n')[0][:120]
         found = f'no HDF5 file, or a damaged one ({reason})'
         raise InputError(path, found, 'an HDF5 file of Keras') from error

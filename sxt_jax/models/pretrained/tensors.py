@@ -95,9 +95,13 @@ def assemble(
                 f'tensor {source.name!r} of shape {stored.shape}, in our layout {found.shape}',
                 f'{wanted.shape}',
             )
+        if found.dtype.kind not in 'biuf':
+            raise InputError(path, f'tensor {source.name!r} of {found.dtype}', 'real numbers')
+        with np.errstate(over='ignore'):  # told below
+            found = np.ascontiguousarray(found, np.float32)
         if not np.isfinite(found).all():
             raise InputError(path, f'NaN or infinity in tensor {source.name!r}', 'finite weights')
-        return np.ascontiguousarray(found, np.float32)
+        return found
 
     variables = jax.tree_util.tree_map_with_path(take, template)
     used = {source.name for source in sources.values()} | set(ignored)

@@ -124,6 +124,9 @@ def _without(weights, name):
         (lambda w: {**w, 'conv_2_1/bias': np.ones(3)}, r"'conv_2_1/bias' of shape \(3,\)"),
         (lambda w: {**w, 'conv_2_1/kernel': np.ones((3, 3))}, r"'conv_2_1/kernel' of shape \(3, 3"),
         (lambda w: {**w, 'conv_8_1/bias': np.full(3, np.nan)}, "NaN .* 'conv_8_1/bias'"),
+        (lambda w: {**w, 'conv_8_1/bias': np.full(3, 1e300)}, "infinity .* 'conv_8_1/bias'"),
+        (lambda w: {**w, 'conv_8_1/bias': np.full(3, 1j)}, "'conv_8_1/bias' of complex128"),
+        (lambda w: {**w, 'conv_8_1/bias': np.full(3, b'1')}, "'conv_8_1/bias' of "),
         (lambda w: {'dense/kernel': np.ones(3)}, "another network .* 'dense/kernel'"),
         (lambda w: {}, 'another network .*none at all'),
     ],
@@ -149,6 +152,17 @@ def test_tensors_that_do_not_fit_are_named(tmp_path, weights, change, message):
 def test_networks_that_compute_something_else_are_told(tmp_path, weights, layer, message):
     path = write_model(tmp_path / 'm.h5', weights, layers=[layer])
     with pytest.raises(InputError, match=message):
+        load_biomedisa(path)
+
+
+@pytest.mark.parametrize(
+    'config', ['null', '[1]', '{"config": [1]}', '{"config": {"layers": [1]}}']
+)
+def test_a_model_config_of_another_kind_is_told(tmp_path, weights, config):
+    path = write_model(tmp_path / 'm.h5', weights)
+    with h5py.File(path, 'r+') as file:
+        file.attrs['model_config'] = config
+    with pytest.raises(InputError, match=r'm\.h5'):
         load_biomedisa(path)
 
 

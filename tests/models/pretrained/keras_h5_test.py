@@ -66,3 +66,24 @@ def test_what_does_not_fit_is_named(tmp_path):
         file['data'] = np.zeros(3)
     with pytest.raises(InputError, match=r"no layer names of Keras \(it has 'data'\)"):
         read_keras_weights(path)
+
+
+def _as_data_set(file):
+    del file['a']
+    file.create_dataset('a', data=np.zeros(3)).attrs['weight_names'] = ['k:0']
+
+
+@pytest.mark.parametrize(
+    'damage',
+    [
+        lambda file: file.attrs.create('layer_names', 3),
+        lambda file: file.attrs.create('layer_names', h5py.Empty('f4')),
+        _as_data_set,
+    ],
+)
+def test_attributes_and_groups_of_other_kinds_are_damage(tmp_path, damage):
+    path = _write(tmp_path / 'odd.h5', {'a': {'k:0': 1.0}})
+    with h5py.File(path, 'r+') as file:
+        damage(file)
+    with pytest.raises(InputError, match=r'odd\.h5: no HDF5 file, or a damaged one'):
+        read_keras_weights(path)
