@@ -154,8 +154,10 @@ def _check_output(output: Path) -> None:
     for path in (output, beside):
         if path.is_dir():
             raise InputError(path, 'a folder', 'a file, as model.stablehlo')
-    if beside.exists() and not _is_export(beside):
-        raise InputError(beside, 'is there, and is no export', f'another name than {output.name}')
+    is_export = beside.exists() and _is_export(beside)
+    for path in (beside, output):
+        if path.exists() and not is_export:
+            raise InputError(path, 'is there, and is no export', f'another name than {output.name}')
     check_writable(output.parent)
 
 

@@ -178,6 +178,7 @@ def test_a_network_of_slices_takes_tiles_of_two_sides(workdir, tmp_path):
         ({'output': 'folder'}, 'folder: a folder'),
         ({'output': 'model.json'}, 'model.json: the name of the conventions'),
         ({'output': 'config.stablehlo'}, 'config.json: is there, and is no export'),
+        ({'output': 'tomogram.mrc'}, 'tomogram.mrc: is there, and is no export'),
         ({'output': 'file/model.stablehlo'}, 'cannot be written'),
         ({'checkpoint': 'no tile'}, 'tile: the checkpoint names none; expected (y, x)'),
         ({'checkpoint': 'nothing'}, 'nothing: no checkpoint'),
@@ -187,6 +188,7 @@ def test_refuses_what_cannot_be_done_and_leaves_nothing(workdir, tmp_path, optio
     (tmp_path / 'folder').mkdir()
     (tmp_path / 'file').write_text('')
     (tmp_path / 'config.json').write_text('{"seed": 0}')
+    (tmp_path / 'tomogram.mrc').write_text('gray')
     before = sorted(tmp_path.rglob('*'))
     output = tmp_path / options.pop('output', 'model.stablehlo')
     checkpoint = workdir / options.pop('checkpoint', 'volumes')
@@ -195,6 +197,7 @@ def test_refuses_what_cannot_be_done_and_leaves_nothing(workdir, tmp_path, optio
     assert told in str(error.value)
     assert sorted(tmp_path.rglob('*')) == before
     assert (tmp_path / 'config.json').read_text() == '{"seed": 0}'
+    assert (tmp_path / 'tomogram.mrc').read_text() == 'gray'
 
 
 def test_a_2d_network_names_its_two_sides(workdir, tmp_path):
