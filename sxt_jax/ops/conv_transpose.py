@@ -38,7 +38,7 @@ def conv_transpose(
 
     Args:
       x: [b, (z,) y, x, c_in] floating point.
-      kernel: [(kz,) ky, kx, c_in, c_out] of the same dtype, as it is correlated.
+      kernel: [(kz,) ky, kx, c_in, c_out] of the same dtype, as it is correlated; sides from 2 on.
       padding: (before, after) zeros per axis around the spread-out image; before + after = k.
 
     Returns:
@@ -49,6 +49,8 @@ def conv_transpose(
     """
     n_dims = check_conv(x, kernel)
     sides = kernel.shape[:-2]
+    if min(sides) < 2:
+        raise ValueError(f'a kernel {sides}: expected at least 2, a tap for every phase')
     if len(padding) != n_dims or any(sum(p) != k for p, k in zip(padding, sides, strict=False)):
         raise ValueError(f'padding {tuple(padding)} of a kernel {sides}: before + after = k')
     if set(sides) == {2} and all(tuple(p) == (1, 1) for p in padding):

@@ -57,3 +57,8 @@ def test_bfloat16_sums_in_float32():
 def test_says_which_padding_does_not_fit(padding):
     with pytest.raises(ValueError, match='before'):
         conv_transpose(jnp.ones((1, 4, 4, 2)), jnp.ones((3, 3, 2, 2)), padding=padding)
+
+
+def test_a_kernel_without_taps_for_every_phase_is_told():
+    with pytest.raises(ValueError, match='at least 2'):
+        conv_transpose(jnp.ones((1, 4, 4, 2)), jnp.ones((1, 1, 2, 2)), padding=((0, 1),) * 2)
