@@ -8,7 +8,7 @@ r"""Make a checkpoint of published weights.
 W is used like the workdir of a training run: `launch.segment` and `launch.evaluate` apply it,
 `launch.export` writes it as one file, and training starts from its weights with
 --config.initial.checkpoint=W. A model of Biomedisa gives the labels that Biomedisa gives. Weights
-saved by PyTorch take `pip install 'sxt_jax[torch]'`.
+saved by PyTorch before 1.6 take `pip install 'sxt_jax[torch]'`, newer ones do not.
 """
 
 from __future__ import annotations
