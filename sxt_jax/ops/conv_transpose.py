@@ -92,8 +92,8 @@ def _conv_transpose3d_backward(
         ]
 
         def cpu(*arrays: jax.Array) -> jax.Array:
-            in_float32 = (a.astype(jnp.float32) for a in arrays)
-            return cpu_gradient(*in_float32, padding).astype(arrays[index].dtype)
+            x, kernel, gradient = (a.astype(jnp.float32) for a in arrays)
+            return cpu_gradient(x, kernel, gradient, padding).astype(arrays[index].dtype)
 
         def plain(x: jax.Array, kernel: jax.Array, gradient: jax.Array) -> jax.Array:
             return jax.vjp(lambda x, k: _by_phases(x, k, padding), x, kernel)[1](gradient)[index]

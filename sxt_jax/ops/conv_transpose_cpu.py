@@ -29,18 +29,18 @@ class Taps(NamedTuple):
 
     Attributes:
       first: taps first, first + 2, … of the kernel.
-      count: so many.
+      n: so many.
       shift: tap first + 2·t falls on image voxel i + shift + t.
     """
 
     first: int
-    count: int
+    n: int
     shift: int
 
     @property
     def pads(self) -> tuple[int, int]:
         """Zeros that this phase needs around the image; negative where it leaves voxels out."""
-        return -self.shift, self.count - 1 + self.shift
+        return -self.shift, self.n - 1 + self.shift
 
 
 def taps_of(parity: int, before: int, side: int) -> Taps:
@@ -66,7 +66,7 @@ def conv_transpose(x: jax.Array, kernel: jax.Array, padding: Padding) -> jax.Arr
         rows = []
         for pz, py in itertools.product((0, 1), repeat=2):
             start = before + taps[0][pz].shift
-            part = window[:, start : start + depth + taps[0][pz].count - 1]
+            part = window[:, start : start + depth + taps[0][pz].n - 1]
             around = ((0, 0), taps[1][py].pads, pads[2])
             rows.append(conv_cpu.depth_taps(part, kernels[pz, py], (1, 1, 1), around))
         phases = jnp.stack(rows, 2).reshape(b, depth, 2, 2, n_y, n_x, 2 * c_out)
@@ -93,7 +93,7 @@ def input_gradient(
         for pz, py in itertools.product((0, 1), repeat=2):
             along_z, along_y = taps[0][pz], taps[1][py]
             start = after - along_z.pads[1]
-            part = window[:, start : start + depth + along_z.count - 1, pz, :, py]
+            part = window[:, start : start + depth + along_z.n - 1, pz, :, py]
             mirrored = jnp.flip(kernels[pz, py], (0, 1, 2)).swapaxes(3, 4)
             around = ((0, 0), along_y.pads[::-1], pads[2][::-1])
             total = total + conv_cpu.depth_taps(part, mirrored, (1, 1, 1), around)
