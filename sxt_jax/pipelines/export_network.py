@@ -38,6 +38,9 @@ _CARRIED = (
     'resampling',
     'whole_tiles',
     'tiling',
+    # Of imports: where they are from, and what their publication says of gray values and heads.
+    'imported',
+    'conventions',
 )
 _DIGEST = 'stablehlo_sha256'
 

@@ -133,6 +133,15 @@ def test_what_the_checkpoint_does_to_tiles_is_in_the_file(workdir, tmp_path):
     np.testing.assert_allclose(network(3 * x + 7)['probs'], network(x)['probs'], atol=1e-5)
 
 
+def test_what_an_import_says_of_gray_values_and_heads_goes_along(workdir, tmp_path):
+    facts = dict(open_checkpoint(list_checkpoints(workdir / 'slices')[0]).description)
+    told = {'imported': {'format': 'f', 'file': 'w.pt'}, 'conventions': {'intensity': 'each slice'}}
+    _, variables, _ = _network(SLICES, (1, 4, 4, 1))
+    save_checkpoint(tmp_path / 'run', 3, variables, {**facts, **told})
+    found = export_checkpoint(tmp_path / 'run', tmp_path / 'm.stablehlo', platforms=['cpu'])
+    assert {name: found[name] for name in told} == told
+
+
 def test_writes_the_conventions_beside(workdir, tmp_path):
     output = tmp_path / 'new' / 'model.stablehlo'
     conventions = export_checkpoint(workdir / 'volumes', output, platforms=['cpu'])
