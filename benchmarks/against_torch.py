@@ -74,8 +74,8 @@ def make_pair(name: str, smoke: bool) -> Pair:
     return Pair(UNet3D(3, filters, norm='instance', up='transposed'), twin, patch, 1, 3)
 
 
-# The gradient through eighteen batch norms amplifies rounding. Against a float64 evaluation of the full
-# network at 2 × 32³ its norm was 6e-3 off in PyTorch and 7e-5 here (2026-11-21).
+# The gradient through eighteen batch norms amplifies rounding. Against a float64 evaluation of the
+# full network at 2 × 32³ its norm was 6e-3 off in PyTorch and 7e-5 here (2026-11-21).
 GRADIENT_TOLERANCE = {'acseg': 3e-2, 'ncxt': 1e-3, 'cellpose3d': 1e-3}
 NETWORKS = {'acseg': 'ACSeg U-Net', 'ncxt': 'NCXT U-Net', 'cellpose3d': 'Cellpose3D'}
 
@@ -252,7 +252,7 @@ def main() -> None:
     repeats = 1 if options.smoke else options.repeats
     records = run_pairs(names, smoke=options.smoke, repeats=repeats)
     for record in records:
-        print(f'{describe(record)}, {record["cpu_s"]:.2f} s of processor time')
+        print(f'{describe(record)}, {record["cpu_s"]:.2f} s of processor time', flush=True)
     folder = options.results or (None if options.smoke else RESULTS)
     if folder is not None:
         append_records(records, folder)

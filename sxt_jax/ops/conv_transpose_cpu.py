@@ -62,11 +62,11 @@ def conv_transpose(x: jax.Array, kernel: jax.Array, padding: Padding) -> jax.Arr
 
     def slab(i: jax.Array) -> jax.Array:
         before, after = pads[0]
-        window = conv_cpu._window(x, i * depth, depth + before + after, pads[0], axis=1)
+        sections = conv_cpu.window(x, i * depth, depth + before + after, pads[0], axis=1)
         rows = []
         for pz, py in itertools.product((0, 1), repeat=2):
             start = before + taps[0][pz].shift
-            part = window[:, start : start + depth + taps[0][pz].n - 1]
+            part = sections[:, start : start + depth + taps[0][pz].n - 1]
             around = ((0, 0), taps[1][py].pads, pads[2])
             rows.append(conv_cpu.depth_taps(part, kernels[pz, py], (1, 1, 1), around))
         phases = jnp.stack(rows, 2).reshape(b, depth, 2, 2, n_y, n_x, 2 * c_out)
@@ -86,14 +86,14 @@ def input_gradient(
 
     def slab(i: jax.Array) -> jax.Array:
         before, after = pads[0]
-        window = conv_cpu._window(
+        sections = conv_cpu.window(
             phases, i * depth, depth + before + after, (after, before), axis=1
         )
         total = jnp.zeros((), jnp.float32)
         for pz, py in itertools.product((0, 1), repeat=2):
             along_z, along_y = taps[0][pz], taps[1][py]
             start = after - along_z.pads[1]
-            part = window[:, start : start + depth + along_z.n - 1, pz, :, py]
+            part = sections[:, start : start + depth + along_z.n - 1, pz, :, py]
             mirrored = jnp.flip(kernels[pz, py], (0, 1, 2)).swapaxes(3, 4)
             around = ((0, 0), along_y.pads[::-1], pads[2][::-1])
             total = total + conv_cpu.depth_taps(part, mirrored, (1, 1, 1), around)
@@ -158,7 +158,7 @@ def _split(image: jax.Array) -> jax.Array:
 
 
 def _depth(shape: Sequence[int]) -> int:
-    return conv_cpu._largest_divisor(shape[1], _VOXELS // (shape[0] * shape[2] * shape[3]))
+    return conv_cpu.largest_divisor(shape[1], _VOXELS // (shape[0] * shape[2] * shape[3]))
 
 
 def _by_slabs(slab, n_slabs: int) -> jax.Array:  # type: ignore[no-untyped-def]
