@@ -39,7 +39,9 @@ def make_sums(channels: dict[str, int], *, shape: Shape3, device_mesh: Mesh) -> 
     """Sums of zero for heads of that many channels over a slab of that shape."""
 
     def zeros(k: int) -> jax.Array:
-        return jnp.zeros((device_mesh.size, *shape, k), device=split_batch(device_mesh))
+        return jnp.zeros(
+            (device_mesh.size, *shape, k), jnp.float32, device=split_batch(device_mesh)
+        )
 
     return Sums({name: zeros(k) for name, k in channels.items()}, zeros(1))
 
@@ -49,7 +51,8 @@ def cut_tiles(slab: jax.Array, starts: jax.Array, *, tile: Shape3, device_mesh: 
     """Tiles [b, tz, ty, tx, c] float32 of a slab [z, y, x, c] at `starts` [b, 3]."""
 
     def cut(slab: jax.Array, start: jax.Array) -> jax.Array:
-        return lax.dynamic_slice(slab, (*start, 0), (*tile, slab.shape[3])).astype(jnp.float32)
+        corner = (*start, start.dtype.type(0))  # where float64 is enabled, 0 would be an int64
+        return lax.dynamic_slice(slab, corner, (*tile, slab.shape[3])).astype(jnp.float32)
 
     def cut_share(slab: jax.Array, starts: jax.Array) -> jax.Array:
         return jax.vmap(cut, in_axes=(None, 0))(slab, starts)
@@ -81,7 +84,8 @@ def add_tiles(
     """
 
     def add(array: jax.Array, values: jax.Array, start: jax.Array) -> jax.Array:
-        corner = (0, *start, 0)
+        zero = start.dtype.type(0)
+        corner = (zero, *start, zero)
         old = lax.dynamic_slice(array, corner, (1, *values.shape))
         return lax.dynamic_update_slice(array, old + values[None], corner)
 

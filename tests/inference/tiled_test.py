@@ -148,6 +148,13 @@ def test_fewer_devices_give_the_same(image, expected, n_devices):
     np.testing.assert_allclose(out, expected, atol=1e-5)
 
 
+def test_where_float64_is_enabled_the_result_is_the_same_float32(image, expected):
+    with jax.enable_x64(True):
+        out = predict(image, batch_size=8)
+    assert out.dtype == np.float32
+    np.testing.assert_allclose(out, expected, atol=1e-5)
+
+
 def test_lazily_read_images_give_the_same(image, expected):
     np.testing.assert_array_equal(predict(Lazy(image), batch_size=8), expected)
 
