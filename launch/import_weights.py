@@ -13,6 +13,7 @@ saved by PyTorch before 1.6 take `pip install 'sxt_jax[torch]'`, newer ones do n
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Sequence
 
 from absl import flags
@@ -63,7 +64,8 @@ def main(argv: Sequence[str]) -> None:
         follows = 'segment', '--input=TOMOGRAMS --output=FOLDER'
     else:
         follows = 'export', '--output=NETWORK.stablehlo'
-    print(f'next: python -m launch.{follows[0]} --checkpoint={imported.path} {follows[1]}')
+    checkpoint = shlex.quote(f'--checkpoint={imported.path}')
+    print(f'next: python -m launch.{follows[0]} {checkpoint} {follows[1]}')
 
 
 if __name__ == '__main__':

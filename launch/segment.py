@@ -47,7 +47,7 @@ def main(argv: Sequence[str]) -> int:
         if outcome.error:
             print(f'error: {outcome.error}', file=sys.stderr)
         else:
-            print(outcome.labels, '(was there already)' * outcome.skipped)
+            print(f'{outcome.labels}{" (was there already)" * outcome.skipped}')
     return EXIT_BAD_INPUT if any(outcome.error for outcome in outcomes) else 0
 
 

@@ -16,6 +16,7 @@ from typing import Any
 import flax.errors
 import jax
 import numpy as np
+from flax import linen as nn
 from jax.sharding import Mesh
 
 from sxt_jax.core.devices import make_device_mesh, replicated, split_batch
@@ -96,6 +97,8 @@ def _triple(name: str, size: Size) -> tuple[int, int, int]:
 def _check_options(
     image: Any, apply_fn: ApplyFn, *, tile: Sequence[int], blend: Blend, batch_size: int | None
 ) -> None:
+    if isinstance(apply_fn, nn.Module):
+        raise InputError('apply_fn', f'the model {type(apply_fn).__name__}', 'make_apply_fn(model)')
     if len(image.shape) not in (3, 4):
         raise InputError('image', f'shape {tuple(image.shape)}', '[z, y, x] or [z, y, x, c]')
     if blend not in BLENDS:

@@ -151,6 +151,8 @@ tiles = np.zeros({shape}, np.float32)  # [{conventions['input']['axes']}], norma
 
 def _check_output(output: Path) -> None:
     """Before any work: both files can be written, and replace nothing but an earlier export."""
+    if not output.name:
+        raise InputError('output', f'{str(output)!r}', 'a file, as model.stablehlo')
     beside = conventions_path(output)
     if output == beside:
         raise InputError(output, 'the name of the conventions', 'another suffix, as .stablehlo')

@@ -297,7 +297,7 @@ def _start(
         state = restore_into(begun, state, device_mesh=run.device_mesh)
         return state, Progress.of(begun.description)
     if other is not None:
-        logging.info('Starting from the weights of %s', other.path)
+        logging.info('Starting from the weights of %s, %s', other.path, other.description['model'])
         state = start_from(state, other.restore(), scope=config.initial.scope)
     return state, Progress()
 

@@ -118,7 +118,8 @@ def start_from(state: TrainState, variables: Mapping[str, Any], *, scope: str) -
         if scope == 'matching':
             return leaf
         shape = 'nothing' if found is None else f'shape {found.shape}'
-        raise InputError(f'initial weights {text}', shape, f'shape {leaf.shape}; or scope matching')
+        expected = f'shape {leaf.shape}: the same config.model, or initial.scope matching'
+        raise InputError(f'initial weights {text}', shape, expected)
 
     def merge(tree: Any, other: Any) -> Any:
         flat = {parameter_path(p): a for p, a in jax.tree_util.tree_leaves_with_path(other)}

@@ -75,6 +75,12 @@ def test_the_wrong_number_of_channels_is_named():
         predict_slabs(make_apply_fn(model), variables, np.zeros((9, 9, 9)), tile=8, overlap=2)
 
 
+def test_a_model_in_place_of_its_function_is_refused():
+    model, variables = make()
+    with pytest.raises(InputError, match=r'apply_fn: the model Heads; expected make_apply_fn'):
+        predict_slabs(model, variables, np.zeros((9, 9, 9, 2)), tile=8, overlap=2)
+
+
 def test_unknown_activations_are_refused():
     model, variables = make(activation='relu6')
     with pytest.raises(InputError, match='relu6'):

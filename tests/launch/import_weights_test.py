@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shlex
+
 import numpy as np
 import pytest
 
@@ -14,7 +16,7 @@ pytestmark = pytest.mark.process
 
 
 def test_a_model_is_imported_and_applied(tmp_path):
-    model, output = tmp_path / 'model.h5', tmp_path / 'W'
+    model, output = tmp_path / 'model.h5', tmp_path / 'the W'
     write_model(
         model,
         random_weights((2, 3), 1, 3, residual=False),
@@ -25,11 +27,13 @@ def test_a_model_is_imported_and_applied(tmp_path):
     line, follows = printed.splitlines()[-2:]
     assert line.startswith('unet3d of model.h5; ')
     assert line.endswith('; classes background=0, cell=2, bead=5')
-    assert follows.startswith(f'next: python -m launch.segment --checkpoint={output} ')
+    words = ['next:', 'python', '-m', 'launch.segment', f'--checkpoint={output}']
+    assert shlex.split(follows)[:5] == words
     image = np.random.default_rng(0).random((20, 18, 22)).astype(np.float32)
     write_volume(tmp_path / 'image.tif', Volume(image, (30.0, 20.0, 20.0)))
     source = f'--input={tmp_path / "image.tif"}'
-    run('segment', f'--checkpoint={output}', source, f'--output={tmp_path / "out"}')
+    printed = run('segment', f'--checkpoint={output}', source, f'--output={tmp_path / "out"}')
+    assert str(tmp_path / 'out' / 'image.tif') in printed.split('\n')
     labels = read_volume(tmp_path / 'out' / 'image.tif')
     assert labels.shape == (20, 18, 22)
     assert set(np.unique(labels.data)) <= {0, 2, 5}

@@ -209,6 +209,11 @@ def test_refuses_what_cannot_be_done_and_leaves_nothing(workdir, tmp_path, optio
     assert (tmp_path / 'tomogram.mrc').read_text() == 'gray'
 
 
+def test_an_output_without_a_name_is_refused(workdir):
+    with pytest.raises(InputError, match='output: '):
+        export_checkpoint(workdir / 'volumes', '')
+
+
 def test_a_2d_network_names_its_two_sides(workdir, tmp_path):
     with pytest.raises(InputError, match=r'\(y, x\), multiples of 2 × 2'):
         export_checkpoint(workdir / 'slices', tmp_path / 'm.stablehlo', tile=(3, 4))
