@@ -44,8 +44,7 @@ def conv(
     n_dims = check_conv(x, kernel)
     strides = (stride,) * n_dims if isinstance(stride, int) else tuple(stride)
     pads = _explicit_padding(x.shape[1:-1], kernel.shape[:-2], strides, padding)
-    if any(pad < 0 for pair in pads for pad in pair):
-        x, pads = _cut(x, pads)
+    x, pads = _pad_beyond_reach(x, kernel.shape[:-2], pads)
     if set(kernel.shape[:-2]) == set(strides) == {1} and not any(map(any, pads)):
         return matmul(x, kernel.reshape(kernel.shape[-2:]))
     if n_dims == 2:
@@ -81,16 +80,22 @@ def _explicit_padding(
     return tuple((int(a), int(b)) for a, b in padding)
 
 
-def _cut(
-    x: jax.Array, pads: Sequence[tuple[int, int]]
+def _pad_beyond_reach(
+    x: jax.Array, window: Sequence[int], pads: Sequence[tuple[int, int]]
 ) -> tuple[jax.Array, tuple[tuple[int, int], ...]]:
-    """The image without what negative padding cuts off, and the padding that is left.
+    """The image with padding that is negative or more than a kernel reaches done, and the rest.
 
-    With negative padding XLA:CPU's gradient of a 1-wide kernel is wrong (JAX 0.10.2, 2026-11-21).
+    With such padding XLA:CPU's gradients are wrong: those of a 1-wide kernel where it is negative,
+    those of the image where it is k or more (JAX 0.10.2, 2026-11-21).
     """
-    cuts = [(min(a, 0), min(b, 0), 0) for a, b in pads]
-    x = lax.pad(x, jnp.zeros((), x.dtype), [(0, 0, 0), *cuts, (0, 0, 0)])
-    return x, tuple((max(a, 0), max(b, 0)) for a, b in pads)
+    kept = tuple(
+        (min(max(a, 0), k - 1), min(max(b, 0), k - 1))
+        for k, (a, b) in zip(window, pads, strict=True)
+    )
+    if kept == tuple(pads):
+        return x, kept
+    done = [(a - c, b - d, 0) for (a, b), (c, d) in zip(pads, kept, strict=True)]
+    return lax.pad(x, jnp.zeros((), x.dtype), [(0, 0, 0), *done, (0, 0, 0)]), kept
 
 
 def matmul(x: jax.Array, matrix: jax.Array) -> jax.Array:

@@ -237,7 +237,7 @@ def _biomedisa(source: Path, pretrained: Pretrained, options: Options) -> dict[s
 
 
 def _ncxt(source: Path, pretrained: Pretrained, options: Options) -> dict[str, Any]:
-    tile = [_NCXT_TILE] * 3
+    tile = [-(-_NCXT_TILE // n) * n for n in side_multiple(pretrained.model)]
     return {
         'classes': _classes(source, range(pretrained.model.n_labels), options),
         'intensity': Intensity('none').to_dict(),
@@ -251,7 +251,7 @@ def _deep_sxt(source: Path, pretrained: Pretrained, options: Options) -> dict[st
     stride, multiple = facts['inference_stride'], side_multiple(pretrained.model)[1]
     side = facts['inference_tile'] // multiple * multiple
     return {
-        'intensity': Intensity('standard').to_dict(),
+        'intensity': None,  # each slice by its own mean and SD: no map of whole volumes
         'tiling': _tiling(options, [1, side, side], [0, side - stride, side - stride], 'cosine'),
     }
 

@@ -176,7 +176,7 @@ def _initial_intensity(
     config: Any, begun: Checkpoint | None, other: Checkpoint | None
 ) -> str | Intensity:
     """The normalisation to fit; where weights are taken over, they are used to theirs."""
-    if other is not None:
+    if other is not None and other.description['intensity'] is not None:
         intensity = Intensity.from_dict(other.description['intensity'])
         if intensity.kind == config.data.intensity:
             return intensity

@@ -21,6 +21,9 @@ def _oracle(x, kernel, stride, padding):
     n = x.ndim - 2
     spec = ('NHWC', 'HWIO', 'NHWC') if n == 2 else ('NDHWC', 'DHWIO', 'NDHWC')
     strides = (stride,) * n if isinstance(stride, int) else stride
+    if not isinstance(padding, str):  # XLA:CPU's gradients are wrong with unusual padding
+        x = lax.pad(x, 0.0, [(0, 0, 0), *((a, b, 0) for a, b in padding), (0, 0, 0)])
+        padding = 'VALID'
     return lax.conv_general_dilated(x, kernel, strides, padding, dimension_numbers=spec)
 
 
@@ -37,6 +40,7 @@ CASES = [
     ((2, 9, 7, 3), (3, 3, 3, 5), 1, 'SAME'),
     ((2, 9, 8, 3), (2, 2, 3, 5), 2, 'SAME'),
     ((2, 9, 8, 3), (1, 1, 3, 5), 1, 'SAME'),
+    ((1, 8, 9, 2), (1, 1, 2, 3), 1, ((-1, 1), (0, -2))),
 ]
 
 

@@ -18,13 +18,14 @@ def _normal(seed, shape, dtype=jnp.float32):
 def _oracle(x, kernel, padding):
     n = x.ndim - 2
     spec = ('NHWC', 'HWIO', 'NHWC') if n == 2 else ('NDHWC', 'DHWIO', 'NDHWC')
-    return lax.conv_general_dilated(
-        x, kernel, (1,) * n, padding, lhs_dilation=(2,) * n, dimension_numbers=spec
-    )
+    spread = lax.pad(x, 0.0, [(0, 0, 0), *((a, b, 1) for a, b in padding), (0, 0, 0)])
+    return lax.conv_general_dilated(spread, kernel, (1,) * n, 'VALID', dimension_numbers=spec)
 
 
 @pytest.mark.parametrize('shape', [(2, 3, 4, 5, 3), (2, 5, 4, 3), (1, 1, 1, 2)])
-@pytest.mark.parametrize('pad', [(1, 1), (2, 1), (1, 2), (2, 2), (3, 2), (0, 2), (1, 3)])
+@pytest.mark.parametrize(
+    'pad', [(1, 1), (2, 1), (1, 2), (2, 2), (3, 2), (0, 2), (1, 3), (4, 0), (4, -1)]
+)
 def test_equals_xla_forwards_and_backwards(shape, pad):
     n, side = len(shape) - 2, sum(pad)
     x, kernel = _normal(0, shape), _normal(1, (side,) * n + (shape[-1], 4))

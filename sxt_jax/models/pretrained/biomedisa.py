@@ -18,6 +18,7 @@ from sxt_jax.models.pretrained.tensors import Pretrained, Source, Tensors, assem
 from sxt_jax.models.unet3d import UNet3D
 
 _CONVOLUTION = re.compile(r'conv_(\d+)_([12])/kernel')
+_LARGEST_SIDE = 2**16  # of a working grid; beyond, meta data are damaged
 _OLD_PATCH = (64, 64, 64)  # of models from before their files told it
 _SHAPES: dict[str, tuple[int | None, ...]] = {
     'configuration': (7,),  # channels; x, y and z scale; normalise; mean, SD of the oldest models
@@ -145,8 +146,9 @@ def _check_metadata(
     count = metadata['n_channels']
     require(count == n_channels, 'configuration', f'{count} channels', f'{n_channels} as it has')
     require(len(labels) == model.n_labels, 'labels', labels, f'{model.n_labels} as the network has')
-    require(len(set(labels)) == len(labels), 'labels', labels, 'each value once')
-    require(not metadata['scaling'] or min(scale) > 0, 'configuration', scale, 'sides above 0')
+    require(labels == sorted(set(labels)), 'labels', labels, 'values in rising order')
+    sides = not metadata['scaling'] or 0 < min(scale) <= max(scale) <= _LARGEST_SIDE
+    require(sides, 'configuration', scale, f'sides of 1 … {_LARGEST_SIDE}')
     multiple = model.side_multiple
     whole = min(patch) > 0 and not any(p % m for p, m in zip(patch, multiple, strict=True))
     require(whole, 'patch_size', patch, f'multiples of {multiple}')

@@ -13,8 +13,8 @@ import numpy as np
 from sxt_jax.core.errors import InputError
 from sxt_jax.models.pretrained.torch_archive import find_state_dict, read_torch_archive
 
-# What Lightning modules ('network.') and DataParallel ('module.') put before all names.
-_PREFIXES = ('module.', 'network.', 'module.')
+# What DataParallel, Lightning modules and `torch.compile` put before all names.
+_PREFIXES = ('module.', 'network.', 'module.', '_orig_mod.')
 _ZIP = b'PK\x03\x04'  # how an archive begins
 
 
