@@ -16,6 +16,7 @@ from sxt_jax.models.pretrained.torch_archive import find_state_dict, read_torch_
 # What DataParallel, Lightning modules and `torch.compile` put before all names.
 _PREFIXES = ('module.', 'network.', 'module.', '_orig_mod.')
 _ZIP = b'PK\x03\x04'  # how an archive begins
+_PICKLE = b'\x80'  # and how a file from before 1.6 does
 
 
 def read_state_dict(path: str | Path) -> dict[str, np.ndarray]:
@@ -59,8 +60,11 @@ def _read_npz(path: Path) -> dict[str, np.ndarray]:
 def _read_legacy(path: Path) -> dict[str, np.ndarray]:
     """A file of PyTorch before 1.6, which is no archive."""
     with path.open('rb') as file:
-        if file.read(4) == _ZIP:
-            raise InputError(path, 'a file of PyTorch that is cut short', 'a whole one')
+        begin = file.read(4)
+    if begin == _ZIP:
+        raise InputError(path, 'a file of PyTorch that is cut short', 'a whole one')
+    if not begin.startswith(_PICKLE):
+        raise InputError(path, 'no file of PyTorch', 'a state dict (.pt, .pth, .ckpt or .npz)')
     try:
         torch: Any = importlib.import_module('torch')
     except ImportError as error:

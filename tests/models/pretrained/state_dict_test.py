@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import sys
 
 import numpy as np
 import pytest
@@ -48,3 +49,13 @@ def test_old_torch_files_may_hold_a_state_dict_beside_other_things(tmp_path):
     torch.save(saved, path, _use_new_zipfile_serialization=False)
     with pytest.raises(InputError, match=r'old\.ckpt: .*argparse'):
         read_state_dict(path)
+
+
+@pytest.mark.parametrize('content', [b'', b'\x89HDF\r\n\x1a\n', b'\x89PNG\r\n\x1a\n', b'{}'])
+def test_what_is_no_pickle_is_told_without_pytorch(tmp_path, monkeypatch, content):
+    monkeypatch.setitem(sys.modules, 'torch', None)  # importing it raises ImportError
+    path = tmp_path / 'weights.pt'
+    path.write_bytes(content)
+    with pytest.raises(InputError, match=r'weights\.pt: no file of PyTorch; expected') as error:
+        read_state_dict(path)
+    assert 'pip install' not in str(error.value)
