@@ -10,7 +10,7 @@ from flax import linen as nn
 
 from sxt_jax.core.errors import InputError
 from sxt_jax.models.blocks import BatchNorm, Conv, ConvTranspose
-from sxt_jax.models.heads import activations, count_maps, split_maps
+from sxt_jax.models.heads import MapNetwork
 from sxt_jax.models.sides import check_image
 from sxt_jax.ops.pool import upsample
 
@@ -52,7 +52,7 @@ class ResidualBlock(nn.Module):
         return y + BatchNorm(name='shortcut_norm', **norm)(shortcut, train=train)
 
 
-class ResUNet(nn.Module):
+class ResUNet(MapNetwork):
     """Residual encoder of strided blocks, bridge and residual decoder.
 
     Batch norm of the image and a first residual block at full resolution; four encoder blocks with
@@ -70,8 +70,7 @@ class ResUNet(nn.Module):
     number of input channels is taken from the first image.
 
     Attributes:
-      n_labels: classes, background included.
-      heads: 'classes': 'logits' of the labels; 'cells': the two maps 'mask' and 'boundary'.
+      n_labels, heads: of `MapNetwork`.
       width: channels of the first block, 64 as published.
       up: 'nearest': up-sampling, then the 2×2 convolution, as in the paper; 'transposed': 3×3
         transposed convolution, ReLU, batch norm, as in the released code.
@@ -80,27 +79,10 @@ class ResUNet(nn.Module):
       dtype: compute dtype; parameters, statistics and heads are float32.
     """
 
-    n_labels: int = 2
-    heads: str = 'classes'
     width: int = 64
     up: str = 'nearest'
     norm_momentum: float = 0.99
     dtype: Any = jnp.float32
-
-    @property
-    def n_dims(self) -> int:
-        """Spatial axes of an input."""
-        return 2
-
-    @property
-    def head_activations(self) -> dict[str, str | None]:
-        """What turns each head into its meaning; None where that is done."""
-        return activations(self.heads)
-
-    @property
-    def side_multiple(self) -> tuple[int, int]:
-        """What the (y, x) sides of an input must be multiples of."""
-        return 16, 16
 
     @property
     def halo(self) -> tuple[int, int]:
@@ -130,7 +112,7 @@ class ResUNet(nn.Module):
         Raises:
           InputError: the sides are not such multiples, or no such field.
         """
-        n_maps = self._check(x)
+        self._check(x)
         options: dict[str, Any] = {'norm_momentum': self.norm_momentum, 'dtype': self.dtype}
         x = BatchNorm(self.norm_momentum, dtype=self.dtype, name='image_norm')(x, train=train)
         x = ResidualBlock(self.width, first=True, name='first', **options)(x, train=train)
@@ -146,8 +128,8 @@ class ResUNet(nn.Module):
             x = jnp.concatenate([x, skips[i]], axis=-1)
             block = ResidualBlock(factor * self.width, name=f'decoder_{i}', **options)
             x = block(x, train=train)
-        maps = Conv(n_maps, (1, 1), dtype=self.dtype, name='head')(x)  # [b, y, x, n_maps]
-        return split_maps(maps, self.heads)
+        maps = Conv(self.n_maps, (1, 1), dtype=self.dtype, name='head')(x)  # [b, y, x, n_maps]
+        return self.split(maps)
 
     def _upsample(self, x: jax.Array, features: int, name: str, train: bool) -> jax.Array:
         if self.up == 'nearest':
@@ -157,11 +139,9 @@ class ResUNet(nn.Module):
         norm = BatchNorm(self.norm_momentum, dtype=self.dtype, name=f'{name}_norm')
         return norm(nn.relu(grow(x)), train=train)
 
-    def _check(self, x: jax.Array) -> int:
-        n_maps = count_maps('resunet', self.heads, self.n_labels)
+    def _check(self, x: jax.Array) -> None:
         if self.width < 1:
             raise InputError('resunet.width', f'{self.width}', 'at least 1')
         if self.up not in ('nearest', 'transposed'):
             raise InputError('resunet.up', repr(self.up), "'nearest' or 'transposed'")
         check_image('resunet', x, self.side_multiple)
-        return n_maps

@@ -11,7 +11,7 @@ from flax import linen as nn
 
 from sxt_jax.core.errors import InputError
 from sxt_jax.models.blocks import BatchNorm, Conv
-from sxt_jax.models.heads import activations, count_maps, split_maps
+from sxt_jax.models.heads import MapNetwork
 from sxt_jax.models.sides import check_image
 from sxt_jax.models.transformer import (
     POSITION_STDDEV,
@@ -25,7 +25,7 @@ PATCH = 16  # sides of the squares that become tokens
 DECODERS = ('pup', 'naive')
 
 
-class SETR(nn.Module):
+class SETR(MapNetwork):
     """Squares of 16×16 pixels as tokens of a ViT, and a decoder from their grid to the pixels.
 
     Defaults: 'T-Large' (ViT-L/16) with the decoder by progressive up-sampling, position embeddings
@@ -41,8 +41,7 @@ class SETR(nn.Module):
     image.
 
     Attributes:
-      n_labels: classes, background included.
-      heads: 'classes': 'logits' of the labels; 'cells': the two maps 'mask' and 'boundary'.
+      n_labels, heads: of `MapNetwork`.
       grid: (y, x) of the position embeddings: sides of the training tiles / 16.
       hidden: channels of a token.
       n_layers: of the encoder.
@@ -57,8 +56,6 @@ class SETR(nn.Module):
       dtype: compute dtype; parameters, statistics and heads are float32.
     """
 
-    n_labels: int = 2
-    heads: str = 'classes'
     grid: Sequence[int] = (32, 32)
     hidden: int = 1024
     n_layers: int = 24
@@ -69,30 +66,6 @@ class SETR(nn.Module):
     dropout: float = 0.1
     norm_momentum: float = 0.9
     dtype: Any = jnp.float32
-
-    @property
-    def n_dims(self) -> int:
-        """Spatial axes of an input."""
-        return 2
-
-    @property
-    def head_activations(self) -> dict[str, str | None]:
-        """What turns each head into its meaning; None where that is done."""
-        return activations(self.heads)
-
-    @property
-    def side_multiple(self) -> tuple[int, int]:
-        """What the (y, x) sides of an input must be multiples of."""
-        return PATCH, PATCH
-
-    @property
-    def halo(self) -> None:
-        """None: every pixel of the input changes every pixel of the output.
-
-        No overlap makes tiles equal to the whole image; tiles of the training size, blended, are
-        the published way.
-        """
-        return None
 
     @nn.compact
     def __call__(self, x: jax.Array, *, train: bool = False) -> dict[str, jax.Array]:
@@ -110,7 +83,7 @@ class SETR(nn.Module):
         Raises:
           InputError: the sides are not such multiples, or fields do not fit.
         """
-        n_maps = self._check(x)
+        self._check(x)
         embed = Conv(self.hidden, (PATCH, PATCH), PATCH, dtype=self.dtype, name='patches')
         tokens = PositionEmbedding(self.grid, align_corners=False, name='positions')(embed(x))
         grid = tokens.shape  # [b, y/16, x/16, hidden]
@@ -127,7 +100,7 @@ class SETR(nn.Module):
         tokens = encoder(tokens, train=train)  # [b, 1 + n, hidden]
         y = tokens[:, 1:].reshape(grid)
         decode = self._progressive if self.decoder == 'pup' else self._naive
-        return split_maps(decode(y, n_maps, train), self.heads)
+        return self.split(decode(y, train))
 
     def _with_class_token(self, tokens: jax.Array) -> jax.Array:
         """[b, n, hidden] → [b, 1 + n, hidden]; as published, it has a place of its own."""
@@ -137,17 +110,17 @@ class SETR(nn.Module):
         token = jnp.broadcast_to(token.astype(tokens.dtype), (tokens.shape[0], 1, self.hidden))
         return jnp.concatenate([token, tokens], axis=1)
 
-    def _progressive(self, y: jax.Array, n_maps: int, train: bool) -> jax.Array:
+    def _progressive(self, y: jax.Array, train: bool) -> jax.Array:
         for i in range(4):
             y = self._block(y, 3, i, train)  # [b, y/16, x/16, w], then / 8, / 4, / 2
             if i < 3:
                 y = upsample_bilinear(y, align_corners=False)
-        maps = Conv(n_maps, (1, 1), dtype=self.dtype, name='head')(y)
+        maps = Conv(self.n_maps, (1, 1), dtype=self.dtype, name='head')(y)
         return upsample_bilinear(maps, align_corners=False)  # [b, y, x, n_maps]
 
-    def _naive(self, y: jax.Array, n_maps: int, train: bool) -> jax.Array:
+    def _naive(self, y: jax.Array, train: bool) -> jax.Array:
         y = self._block(y, 1, 0, train)  # [b, y/16, x/16, w]
-        maps = Conv(n_maps, (1, 1), dtype=self.dtype, name='head')(y)
+        maps = Conv(self.n_maps, (1, 1), dtype=self.dtype, name='head')(y)
         sides = PATCH * maps.shape[1], PATCH * maps.shape[2]
         return resize_bilinear(maps, sides, align_corners=False)  # [b, y, x, n_maps]
 
@@ -158,8 +131,7 @@ class SETR(nn.Module):
         )
         return nn.relu(norm(conv(y), train=train))
 
-    def _check(self, x: jax.Array) -> int:
-        n_maps = count_maps('setr', self.heads, self.n_labels)
+    def _check(self, x: jax.Array) -> None:
         check_fields(
             'setr',
             hidden=self.hidden,
@@ -170,4 +142,3 @@ class SETR(nn.Module):
         if self.decoder not in DECODERS:
             raise InputError('setr.decoder', repr(self.decoder), f'one of {DECODERS}')
         check_image('setr', x, self.side_multiple)
-        return n_maps

@@ -11,7 +11,7 @@ from flax import linen as nn
 
 from sxt_jax.core.errors import InputError
 from sxt_jax.models.blocks import BatchNorm, Conv, glorot_uniform
-from sxt_jax.models.heads import activations, count_maps, split_maps
+from sxt_jax.models.heads import MapNetwork
 from sxt_jax.models.sides import check_image
 from sxt_jax.models.transformer import Encoder, PositionEmbedding, check_fields
 from sxt_jax.ops.bilinear import upsample_bilinear
@@ -125,7 +125,7 @@ def _fill_up(x: jax.Array, sides: Sequence[int]) -> jax.Array:
     return jnp.pad(x, ((0, 0), *behind, (0, 0)))
 
 
-class TransUNet(nn.Module):
+class TransUNet(MapNetwork):
     """R50-ViT-B/16 encoder with the cascaded up-sampler ('CUP') as decoder.
 
     A ResNet stem makes a grid of sides / 16, whose pixels are the tokens of a ViT; the decoder
@@ -139,8 +139,7 @@ class TransUNet(nn.Module):
     105,911,970 with the defaults. Images of other than 1 channel are taken as they are.
 
     Attributes:
-      n_labels: classes, background included.
-      heads: 'classes': 'logits' of the labels; 'cells': the two maps 'mask' and 'boundary'.
+      n_labels, heads: of `MapNetwork`.
       grid: (y, x) of the position embeddings: sides of the training tiles / 16.
       stem_width: channels of the stem's first convolution.
       stem_blocks: residual blocks of the stem's three stages.
@@ -155,8 +154,6 @@ class TransUNet(nn.Module):
       dtype: compute dtype; parameters, statistics and heads are float32.
     """
 
-    n_labels: int = 2
-    heads: str = 'classes'
     grid: Sequence[int] = (32, 32)
     stem_width: int = 64
     stem_blocks: Sequence[int] = (3, 4, 9)
@@ -169,30 +166,6 @@ class TransUNet(nn.Module):
     dropout: float = 0.1
     norm_momentum: float = 0.9
     dtype: Any = jnp.float32
-
-    @property
-    def n_dims(self) -> int:
-        """Spatial axes of an input."""
-        return 2
-
-    @property
-    def head_activations(self) -> dict[str, str | None]:
-        """What turns each head into its meaning; None where that is done."""
-        return activations(self.heads)
-
-    @property
-    def side_multiple(self) -> tuple[int, int]:
-        """What the (y, x) sides of an input must be multiples of."""
-        return 16, 16
-
-    @property
-    def halo(self) -> None:
-        """None: every pixel of the input changes every pixel of the output.
-
-        No overlap makes tiles equal to the whole image; tiles of the training size, blended, are
-        the published way.
-        """
-        return None
 
     @nn.compact
     def __call__(self, x: jax.Array, *, train: bool = False) -> dict[str, jax.Array]:
@@ -210,7 +183,7 @@ class TransUNet(nn.Module):
         Raises:
           InputError: the sides are not such multiples, or fields do not fit.
         """
-        n_maps = self._check(x)
+        self._check(x)
         x = jnp.broadcast_to(x, (*x.shape[:3], 3)) if x.shape[-1] == 1 else x
         stem = Stem(self.stem_width, self.stem_blocks, self.groups, self.dtype, name='stem')
         y, skips = stem(x.astype(self.dtype))  # [b, y/16, x/16, 16 stem_width]
@@ -231,8 +204,8 @@ class TransUNet(nn.Module):
             y = jnp.concatenate([y, skips[i]], axis=-1) if i < len(skips) else y
             y = self._block(y, features, f'decoder_{i}_conv_1', train)
             y = self._block(y, features, f'decoder_{i}_conv_2', train)
-        maps = Conv(n_maps, (3, 3), dtype=self.dtype, name='head')(y)  # [b, y, x, n_maps]
-        return split_maps(maps, self.heads)
+        maps = Conv(self.n_maps, (3, 3), dtype=self.dtype, name='head')(y)  # [b, y, x, n_maps]
+        return self.split(maps)
 
     def _block(self, y: jax.Array, features: int, name: str, train: bool) -> jax.Array:
         conv3 = Conv(features, (3, 3), use_bias=False, dtype=self.dtype, name=name)
@@ -241,8 +214,7 @@ class TransUNet(nn.Module):
         )
         return nn.relu(norm(conv3(y), train=train))
 
-    def _check(self, x: jax.Array) -> int:
-        n_maps = count_maps('transunet', self.heads, self.n_labels)
+    def _check(self, x: jax.Array) -> None:
         check_fields(
             'transunet',
             hidden=self.hidden,
@@ -259,4 +231,3 @@ class TransUNet(nn.Module):
             if len(numbers) != n or min(numbers) < 1:
                 raise InputError(f'transunet.{field}', f'{tuple(numbers)}', f'{n} positive numbers')
         check_image('transunet', x, self.side_multiple)
-        return n_maps
