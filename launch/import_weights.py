@@ -41,9 +41,12 @@ _DTYPE = flags.DEFINE_enum(
 
 def _numbers(name: str, values: Sequence[str] | None, kind: type) -> list | None:
     try:
-        return None if values is None else [kind(value) for value in values]
-    except ValueError as error:
-        raise InputError(f'--{name}', ','.join(values or ()), 'numbers z,y,x') from error
+        numbers = None if values is None else [kind(value) for value in values]
+    except ValueError:
+        numbers = []
+    if numbers is not None and len(numbers) != 3:
+        raise InputError(f'--{name}', ','.join(values or ()) or 'nothing', 'three numbers z,y,x')
+    return numbers
 
 
 def main(argv: Sequence[str]) -> None:

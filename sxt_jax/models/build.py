@@ -39,7 +39,8 @@ def build_model(config: Mapping[str, Any]) -> nn.Module:
         `ml_collections.ConfigDict`.
 
     Raises:
-      InputError: an unknown network, field or dtype, with those there are.
+      InputError: an unknown network, field or dtype, with those there are, or a value of another
+        type than the field's default.
     """
     fields = dict(config)
     name = fields.pop('name', None)
@@ -49,9 +50,15 @@ def build_model(config: Mapping[str, Any]) -> nn.Module:
     unknown = sorted(set(fields) - set(known))
     if unknown:
         raise InputError(f'model ({name})', f'unknown field {unknown[0]!r}', f'some of {known}')
+    fields = {field: _as_tuple(value) for field, value in fields.items()}
+    defaults = {f.name: f.default for f in dataclasses.fields(NETWORKS[name])}
+    for field, value in fields.items():
+        if field != 'dtype' and not _is_like(value, defaults[field]):
+            expected = f'something like {defaults[field]!r}'
+            raise InputError(f'model.{field} ({name})', repr(value), expected)
     if 'dtype' in fields:
         fields['dtype'] = jnp.dtype(_dtype_name(fields['dtype']))
-    return NETWORKS[name](**{field: _as_tuple(value) for field, value in fields.items()})
+    return NETWORKS[name](**fields)
 
 
 def model_config(model: nn.Module) -> dict[str, Any]:
@@ -71,6 +78,17 @@ def model_config(model: nn.Module) -> dict[str, Any]:
 
 def _field_names(network: type[nn.Module]) -> list[str]:
     return [f.name for f in dataclasses.fields(network) if f.name not in ('parent', 'name')]
+
+
+def _is_like(value: Any, default: Any) -> bool:
+    """Whether a field's value is of its default's type; of those without one nothing is known."""
+    if value is None or default is None:
+        return default is None
+    if isinstance(default, tuple):
+        return isinstance(value, tuple) and all(_is_like(v, default[0]) for v in value)
+    if isinstance(default, float):
+        return isinstance(value, (int, float)) and not isinstance(value, bool)
+    return type(value) is type(default)
 
 
 def _dtype_name(dtype: Any) -> str:

@@ -96,6 +96,8 @@ def segment_files(
             raise InputError(name, f'{getattr(options, name)}', 'a share of 0 … 1')
     sources = without_labels(list_volumes(source, dataset=options.dataset))
     output = Path(output)
+    if output.suffix.lower() in SUFFIXES and not output.is_dir():
+        raise InputError(output, 'the name of a file', 'a folder for the results')
     refuse_folder_of(sources, output)
     _check_targets(sources, output, options)
     check_writable(output)

@@ -74,7 +74,8 @@ def load_segmenter(checkpoint: str | Path, *, mirror: str = '') -> Segmenter:
     facts, apply_fn = network.facts, network.apply_fn
     if network.model.head_activations.get('logits') != 'softmax':  # type: ignore[attr-defined]
         what = f'a network {facts["model"]["name"]!r}, which tells no classes'
-        raise InputError(network.path, what, 'a network that segments classes, such as unet3d')
+        expected = 'one that segments classes, such as unet3d (launch.export takes others)'
+        raise InputError(network.path, what, expected)
     resampling = facts.get('resampling', 'linear')
     if resampling not in RESAMPLINGS:
         raise InputError(network.path, f'resampling {resampling!r}', f'one of {RESAMPLINGS}')

@@ -134,7 +134,9 @@ def best_checkpoint(workdir: str | Path, *, metric: str) -> Checkpoint:
         return open_checkpoint(workdir)
     newest = latest_checkpoint(workdir)
     if newest is None:
-        raise InputError(workdir, 'no checkpoint', 'the workdir of a training run')
+        raise InputError(
+            workdir, 'no checkpoint', 'the workdir of a training run or of launch.import_weights'
+        )
     best = best_step(newest.description.get('history', ()), metric=metric)
     if best is None or best == newest.step:
         return newest

@@ -11,6 +11,7 @@ import flax.struct
 import jax
 import jax.numpy as jnp
 import optax
+from absl import logging
 from jax.sharding import Mesh
 
 from sxt_jax.core.devices import replicated
@@ -129,4 +130,6 @@ def start_from(state: TrainState, variables: Mapping[str, Any], *, scope: str) -
     batch_stats = merge(state.batch_stats, variables.get('batch_stats', {}))
     if not taken:
         raise InputError('initial weights', f'none taken by scope {scope!r}', 'weights that match')
+    n_all = len(jax.tree.leaves((params, batch_stats)))
+    logging.info('Taken: %d of %d arrays of weights and statistics', len(taken), n_all)
     return dataclasses.replace(state, params=params, batch_stats=batch_stats)

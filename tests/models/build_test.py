@@ -44,6 +44,11 @@ def test_takes_config_dicts():
         ({'name': 'unet3d', 'filter': 3}, "unknown field 'filter'; expected .*'filters'"),
         ({'name': 'unet3d', 'dtype': 'int8'}, 'int8; expected one of .*bfloat16'),
         ({'name': 'unet3d', 'dtype': 'half-ish'}, 'half-ish'),
+        ({'name': 'unet3d', 'filters': ('4-8',)}, r"model\.filters .*'4-8'.*something like \(32"),
+        ({'name': 'unet3d', 'filters': (4.5, 8)}, r'model\.filters .*4\.5'),
+        ({'name': 'unet3d', 'filters': 8}, r'model\.filters .*: 8'),
+        ({'name': 'unet3d', 'residual': 1}, r'model\.residual .*: 1'),
+        ({'name': 'double_decoder', 'heads': ('label', 3)}, r'model\.heads'),
     ],
 )
 def test_names_what_is_unknown(config, message):

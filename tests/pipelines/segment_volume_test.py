@@ -75,6 +75,13 @@ def test_files_of_one_stem_in_many_formats_keep_their_results_apart(tmp_path):
     assert len({probability_path(o.labels) for o in outcomes}) == len(names)
 
 
+def test_results_go_to_a_folder_not_to_the_name_of_a_file(tmp_path):
+    write_volume(tmp_path / 'a.tif', Volume(np.zeros((2, 3, 4), np.uint8)))
+    with pytest.raises(InputError, match=r'b\.tif: the name of a file; expected a folder'):
+        segment_files(tmp_path / 'none', tmp_path / 'a.tif', tmp_path / 'b.tif')
+    assert not (tmp_path / 'b.tif').exists()
+
+
 def test_labels_that_would_replace_each_other_are_refused_before_any_work(tmp_path):
     image(tmp_path / 'in' / 'a.tif')
     for i in range(2):
