@@ -95,7 +95,10 @@ def test_labels_outside_the_class_list(trained, tmp_path):
 def test_unknown_config_field_and_flag(trained):
     for flag, told in (
         ('--config.data.trian=x', '--config.data.trian: no such field; expected one of'),
-        ('--config.model.size=3', '--config.model.size: no such field; expected one of filters'),
+        (
+            '--config.model.size=3',
+            '--config.model.size: no such field; expected one of dropout, filters',
+        ),
         ('--config.epochs=many', '--config.epochs=many: invalid literal for int()'),
         ('--config=configs/nothing.py', 'configs/nothing.py'),
         ('--config=configs/acseg.py:x', "variant 'x'; expected one of"),
