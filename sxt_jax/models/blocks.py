@@ -16,6 +16,7 @@ from flax import linen as nn
 from jax import lax
 
 from sxt_jax.ops.conv import Padding, conv
+from sxt_jax.ops.conv_joined import conv_joined
 from sxt_jax.ops.conv_transpose import conv_transpose
 
 Dtype = Any
@@ -58,15 +59,18 @@ class Conv(nn.Module):
     dtype: Dtype = jnp.float32
 
     @nn.compact
-    def __call__(self, x: jax.Array) -> jax.Array:
-        shape = (*self.kernel_size, x.shape[-1], self.features)
-        kernel = self.param('kernel', glorot_uniform, shape, jnp.float32)
-        x = conv(
-            x.astype(self.dtype),
-            kernel.astype(self.dtype),
-            stride=self.stride,
-            padding=self.padding,
-        )
+    def __call__(self, x: jax.Array, coarse: jax.Array | None = None) -> jax.Array:
+        """Convolution of x; with `coarse`, of both joined, see `ops.conv_joined`."""
+        n_coarse = 0 if coarse is None else coarse.shape[-1]
+        shape = (*self.kernel_size, n_coarse + x.shape[-1], self.features)
+        kernel = self.param('kernel', glorot_uniform, shape, jnp.float32).astype(self.dtype)
+        x = x.astype(self.dtype)
+        if coarse is None:
+            x = conv(x, kernel, stride=self.stride, padding=self.padding)
+        elif (self.stride, self.padding) == (1, 'SAME'):
+            x = conv_joined(coarse.astype(self.dtype), x, kernel)
+        else:
+            raise ValueError('a coarse image is joined with stride 1 and padding SAME only')
         if self.use_bias:
             bias = self.param('bias', nn.initializers.zeros, (self.features,), jnp.float32)
             x = x + bias.astype(self.dtype)
@@ -261,20 +265,33 @@ class DoubleBlock(nn.Module):
     dtype: Dtype = jnp.float32
 
     @nn.compact
-    def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
+    def __call__(self, x: jax.Array, coarse: jax.Array | None = None, *, train: bool) -> jax.Array:
+        """What becomes of an image.
+
+        Args:
+          x: [b, (z,) y, x, c].
+          coarse: [b, (z/f,) y/f, x/f, c'] channels that stand before those of `x`, each voxel
+            repeated; whole factors.
+          train: see `BatchNorm` and `dropout`.
+
+        Returns:
+          [b, (z,) y, x, features].
+        """
         relu_before_norm = nn.relu if self.norm == 'batch' else lambda y: y
-        y = self._conv(x, 'conv_1', train=train)
+        y = self._conv(x, 'conv_1', train=train, coarse=coarse)
         y = nn.relu(self._norm(relu_before_norm(y), 'norm_1', train=train))
         y = self._conv(y, 'conv_2', train=train)
         if not self.residual:
             return nn.relu(self._norm(relu_before_norm(y), 'norm_2', train=train))
         shortcut = Conv(
             self.features, (1,) * self.n_dims, use_bias=False, dtype=self.dtype, name='shortcut'
-        )(x)
+        )(x, coarse)
         return nn.relu(self._norm(y, 'norm_2', train=train) + shortcut)
 
-    def _conv(self, x: jax.Array, name: str, *, train: bool) -> jax.Array:
-        y = Conv(self.features, (3,) * self.n_dims, dtype=self.dtype, name=name)(x)
+    def _conv(
+        self, x: jax.Array, name: str, *, train: bool, coarse: jax.Array | None = None
+    ) -> jax.Array:
+        y = Conv(self.features, (3,) * self.n_dims, dtype=self.dtype, name=name)(x, coarse)
         spatial_axes = tuple(range(1, y.ndim - 1))
         return nn.Dropout(self.dropout, spatial_axes, deterministic=not train)(y)
 

@@ -19,7 +19,7 @@ from flax import linen as nn
 from sxt_jax.core.errors import InputError
 from sxt_jax.models.blocks import Conv, ConvTranspose, DoubleBlock
 from sxt_jax.models.sides import check_image
-from sxt_jax.ops.pool import max_pool, upsample
+from sxt_jax.ops.pool import max_pool
 
 NORMS = ('batch', 'instance', 'none')
 UPS = ('nearest', 'transposed')
@@ -152,14 +152,15 @@ class UNet3D(nn.Module):
         bottom = len(self.filters) - 1
         x = DoubleBlock(self.filters[bottom], name=f'encoder_{bottom}', **options)(x, train=train)
         for i in reversed(range(bottom)):
-            x = jnp.concatenate([self._up(x, i), skips[i]], axis=-1)  # the sides of level i
-            x = DoubleBlock(self.filters[i], name=f'decoder_{i}', **options)(x, train=train)
+            block = DoubleBlock(self.filters[i], name=f'decoder_{i}', **options)
+            if self.up == 'nearest':
+                x = block(skips[i], x, train=train)  # the sides of level i
+            else:
+                x = block(jnp.concatenate([self._up(x, i), skips[i]], axis=-1), train=train)
         logits = Conv(self.n_labels, (1, 1, 1), dtype=self.dtype, name='head')(x)
         return {'logits': logits.astype(jnp.float32)}  # [b, z, y, x, n_labels]
 
     def _up(self, x: jax.Array, level: int) -> jax.Array:
-        if self.up == 'nearest':
-            return upsample(x, self.factors[level])
         layer = ConvTranspose(
             self.filters[level], (2, 2, 2), ((1, 1),) * 3, dtype=self.dtype, name=f'up_{level}'
         )
