@@ -11,12 +11,13 @@ from __future__ import annotations
 import functools
 import itertools
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jax import lax
 
-from sxt_jax.ops import conv_transpose_cpu
+from sxt_jax.ops import stacked_cpu
 from sxt_jax.ops.conv import check_conv, conv, matmul
 
 Padding = Sequence[tuple[int, int]]
@@ -56,24 +57,13 @@ def conv_transpose(
     if set(sides) == {2} and all(tuple(p) == (1, 1) for p in padding):
         return _without_overlap(x, kernel)
     padding = tuple((int(a), int(b)) for a, b in padding)
-    leaves_out = any(
-        min(conv_transpose_cpu.taps_of(parity, a, a + b).pads) < 0
-        for (a, b), parity in itertools.product(padding, (0, 1))
-    )
-    return (
-        _by_phases(x, kernel, padding)
-        if n_dims == 2 or leaves_out
-        else _conv_transpose3d(x, kernel, padding)
-    )
+    return (_by_phases if n_dims == 2 else _conv_transpose3d)(x, kernel, padding)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
 def _conv_transpose3d(x: jax.Array, kernel: jax.Array, padding: Padding) -> jax.Array:
-    def cpu(x: jax.Array, kernel: jax.Array) -> jax.Array:
-        x32, kernel32 = x.astype(jnp.float32), kernel.astype(jnp.float32)
-        return conv_transpose_cpu.conv_transpose(x32, kernel32, padding).astype(x.dtype)
-
     plain = functools.partial(_by_phases, padding=padding)
+    cpu = functools.partial(_as_input_gradient, padding=padding)
     return lax.platform_dependent(x, kernel, cpu=cpu, default=plain)
 
 
@@ -86,24 +76,35 @@ def _conv_transpose3d_forward(
 def _conv_transpose3d_backward(
     padding: Padding, residuals: tuple[jax.Array, jax.Array], gradient: jax.Array
 ) -> tuple[jax.Array, ...]:
-    def gradient_of(index: int) -> jax.Array:
-        cpu_gradient = (conv_transpose_cpu.input_gradient, conv_transpose_cpu.kernel_gradient)[
-            index
-        ]
+    def cpu(x: jax.Array, kernel: jax.Array, gradient: jax.Array) -> tuple[jax.Array, jax.Array]:
+        pads = _adjoint_pads(kernel, padding)
+        of_x = stacked_cpu.conv(gradient, _mirror(kernel), (2, 2, 2), pads)
+        sides = kernel.shape[:3]
+        of_kernel = stacked_cpu.kernel_gradient(gradient, x, sides, (2, 2, 2), pads)
+        return of_x, _mirror(of_kernel).astype(kernel.dtype)
 
-        def cpu(*arrays: jax.Array) -> jax.Array:
-            x, kernel, gradient = (a.astype(jnp.float32) for a in arrays)
-            return cpu_gradient(x, kernel, gradient, padding).astype(arrays[index].dtype)
+    def plain(x: jax.Array, kernel: jax.Array, gradient: jax.Array) -> tuple[jax.Array, ...]:
+        return tuple(jax.vjp(lambda x, k: _by_phases(x, k, padding), x, kernel)[1](gradient))
 
-        def plain(x: jax.Array, kernel: jax.Array, gradient: jax.Array) -> jax.Array:
-            return jax.vjp(lambda x, k: _by_phases(x, k, padding), x, kernel)[1](gradient)[index]
-
-        return lax.platform_dependent(*residuals, gradient, cpu=cpu, default=plain)
-
-    return gradient_of(0), gradient_of(1)
+    return tuple(lax.platform_dependent(*residuals, gradient, cpu=cpu, default=plain))
 
 
 _conv_transpose3d.defvjp(_conv_transpose3d_forward, _conv_transpose3d_backward)
+
+
+def _as_input_gradient(x: jax.Array, kernel: jax.Array, padding: Padding) -> jax.Array:
+    """What it is the transpose of: a convolution of stride 2, with the mirrored kernel."""
+    sides = [2 * n for n in x.shape[1:4]]
+    pads = _adjoint_pads(kernel, padding)
+    return stacked_cpu.input_gradient(_mirror(kernel), x, sides, (2, 2, 2), pads)
+
+
+def _mirror(kernel: jax.Array) -> jax.Array:
+    return jnp.flip(kernel, (0, 1, 2)).swapaxes(3, 4)
+
+
+def _adjoint_pads(kernel: jax.Array, padding: Padding) -> list[tuple[int, int]]:
+    return [(k - 1 - a, k - 1 - b) for k, (a, b) in zip(kernel.shape, padding, strict=False)]
 
 
 def _by_phases(x: jax.Array, kernel: jax.Array, padding: Padding) -> jax.Array:
@@ -118,11 +119,34 @@ def _by_phases(x: jax.Array, kernel: jax.Array, padding: Padding) -> jax.Array:
 def _phase(x: jax.Array, kernel: jax.Array, parity: Sequence[int], padding: Padding) -> jax.Array:
     """The output voxels 2·i + parity."""
     taps = [
-        conv_transpose_cpu.taps_of(p, before, side)
+        _taps_of(p, before, side)
         for p, (before, _), side in zip(parity, padding, kernel.shape, strict=False)
     ]
     seen = tuple(slice(t.first, None, 2) for t in taps)
     return conv(x, kernel[seen], padding=[t.pads for t in taps])
+
+
+class _Taps(NamedTuple):
+    """The kernel taps that output voxels 2·i + parity see along one axis.
+
+    Attributes:
+      first: taps first, first + 2, … of the kernel.
+      pads: zeros that this phase needs around the image; negative where it leaves voxels out.
+    """
+
+    first: int
+    pads: tuple[int, int]
+
+
+def _taps_of(parity: int, before: int, side: int) -> _Taps:
+    """Taps of a phase.
+
+    Tap k of output voxel 2i + p falls on place 2i + p − before + k of the spread-out image, which
+    holds image voxel i + (p − before + k) / 2 where that is whole.
+    """
+    first = (before - parity) % 2
+    shift = (parity - before + first) // 2
+    return _Taps(first, (-shift, len(range(first, side, 2)) - 1 + shift))
 
 
 def _without_overlap(x: jax.Array, kernel: jax.Array) -> jax.Array:

@@ -9,7 +9,7 @@ import pytest
 from jax import lax
 
 from sxt_jax.core import devices
-from sxt_jax.ops import conv_cpu
+from sxt_jax.ops import conv_cpu, stacked_cpu
 from sxt_jax.ops.conv import conv
 
 
@@ -66,8 +66,8 @@ def test_equals_xla_forwards_and_backwards(shape, kernel_shape, stride, padding)
 @pytest.mark.parametrize('limit', [1, 100, 10**9])
 def test_slabs_of_any_size_give_the_same(monkeypatch, limit, n_channels):
     monkeypatch.setattr(conv_cpu, '_FORWARD_VOXELS', limit)
-    monkeypatch.setattr(conv_cpu, '_LEAST_STACKED_VOXELS', limit)
-    monkeypatch.setattr(conv_cpu, '_STACKED_NUMBERS', 0)
+    monkeypatch.setattr(stacked_cpu, '_LEAST_VOXELS', limit)
+    monkeypatch.setattr(stacked_cpu, '_NUMBERS', 0)
     c = n_channels
     x, kernel = _normal(0, (1, 12, 5, 4, c)), _normal(1, (3, 3, 3, c, c + 1))
     pads = ((1, 1),) * 3
