@@ -6,10 +6,10 @@ the image itself, whose kernel is the given one summed over the two places of ea
 of 3³ taps then costs 8 products a voxel instead of 27. Measured on 2 cores (forward · all
 gradients, ms, 2026-11-21), joined and separately:
 
-  2×32³×64, 2×64³×32 → 32      339 · 814    294 · 569
-  2×16³×128, 2×32³×64 → 64     142 · 340    108 · 238
-  2×8³×256, 2×16³×128 → 128     79 · 155     41 · 119
-  2×4³×512, 2×8³×256 → 256      35 ·  99     77 · 183
+  2×32³×64, 2×64³×32 → 32      326 · 742    252 · 386
+  2×16³×128, 2×32³×64 → 64     142 · 327     87 · 173
+  2×8³×256, 2×16³×128 → 128     89 · 153     51 ·  98
+  2×4³×512, 2×8³×256 → 256      45 ·  89     87 ·  99
 """
 
 from __future__ import annotations

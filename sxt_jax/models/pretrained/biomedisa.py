@@ -71,7 +71,7 @@ def load_biomedisa(model_h5: str | Path, *, dtype: Any = jnp.float32) -> Pretrai
     _check_metadata(model_h5, metadata, model, n_channels)
     shape = (1, *model.side_multiple, n_channels)
     sources = _sources(len(filters), residual=residual)
-    variables = assemble(model_h5, model, tensors, sources, input_shape=shape)
+    variables = assemble(model_h5, model, tensors, sources.__getitem__, input_shape=shape)
     return Pretrained(model, variables, metadata)
 
 

@@ -55,7 +55,7 @@ def load_cellpose2d(path: str | Path, *, dtype: Any = jnp.float32) -> Pretrained
         path,
         model,
         tensors,
-        _sources(len(features)),
+        _sources(len(features)).__getitem__,
         input_shape=(1, side, side, n_channels),
         ignored=[*counters, *_DIAMETERS],
     )

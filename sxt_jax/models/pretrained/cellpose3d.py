@@ -68,7 +68,7 @@ def load_cellpose3d(path: str | Path, *, dtype: Any = jnp.float32) -> Pretrained
     n_channels = weight_shape(path, tensors, _INPUT)[1]
     model = Cellpose3DNet(features=features, dtype=dtype)
     shape = (1, *model.side_multiple, n_channels)
-    variables = assemble(path, model, tensors, sources, input_shape=shape)
+    variables = assemble(path, model, tensors, sources.__getitem__, input_shape=shape)
     return Pretrained(model, variables, _metadata(n_channels))
 
 

@@ -9,7 +9,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 
@@ -94,8 +93,14 @@ def load_deep_sxt(
     }
     n_channels = _n_channels(tensors, weights_h5)
     input_shape = (1, *model.side_multiple, n_channels)
-    sources = _sources(model, tensors, input_shape)
-    variables = assemble(weights_h5, model, tensors, sources, input_shape=input_shape)
+    stored = dict(zip(_by_order(tensors), tensors, strict=True))
+
+    def source_of(path: str) -> Source:
+        name = _published_name(path)
+        turn = keras_transpose_kernel if re.search(r'/up_\d+/kernel$', path) else np.asarray
+        return Source(stored.get(name, name), turn)
+
+    variables = assemble(weights_h5, model, tensors, source_of, input_shape=input_shape)
     metadata = {
         'format': 'deep_sxt',
         'paper': 'Dyhr et al. 2023',
@@ -210,23 +215,6 @@ def _n_channels(tensors: Mapping[str, np.ndarray], path: str | Path) -> int:
             return int(tensor.shape[-2])
     found = f'no tensor encoder/encoder_initial_convolution/… (it has {list(tensors)[:2]})'
     raise InputError(path, found, 'weights of a double decoder')
-
-
-def _sources(
-    model: DoubleDecoder, tensors: Mapping[str, np.ndarray], input_shape: Sequence[int]
-) -> dict[str, Source]:
-    """Where each variable comes from."""
-    stored = dict(zip(_by_order(tensors), tensors, strict=True))
-    template = jax.eval_shape(
-        lambda: model.init(jax.random.key(0), jnp.zeros(input_shape, jnp.float32))
-    )
-    sources = {}
-    for place, _ in jax.tree_util.tree_leaves_with_path(template):
-        path = jax.tree_util.keystr(place, simple=True, separator='/')
-        name = _published_name(path)
-        turn = keras_transpose_kernel if re.search(r'/up_\d+/kernel$', path) else np.asarray
-        sources[path] = Source(stored.get(name, name), turn)
-    return sources
 
 
 def _by_order(names: Iterable[str]) -> list[str]:

@@ -84,7 +84,7 @@ def load_ncxt(
         path,
         model,
         tensors,
-        _sources(len(filters)),
+        _sources(len(filters)).__getitem__,
         input_shape=(1, *model.side_multiple, n_channels),
     )
     if takes_lac:

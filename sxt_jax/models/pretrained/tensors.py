@@ -58,7 +58,7 @@ def assemble(
     path: str | Path,
     model: nn.Module,
     tensors: Tensors,
-    sources: Mapping[str, Source],
+    source_of: Callable[[str], Source],
     *,
     input_shape: Sequence[int],
     ignored: Collection[str] = (),
@@ -69,7 +69,7 @@ def assemble(
       path: of the file, for errors.
       model: the network.
       tensors: all that the file holds.
-      sources: of every variable, by its path such as 'params/encoder_0/conv_1/kernel'.
+      source_of: where a variable comes from, by its path such as 'params/encoder_0/conv_1/kernel'.
       input_shape: of an image the network takes.
       ignored: names of tensors that are no part of the network.
 
@@ -81,7 +81,8 @@ def assemble(
     )
 
     def take(place: Any, wanted: jax.ShapeDtypeStruct) -> np.ndarray:
-        source = sources[jax.tree_util.keystr(place, simple=True, separator='/')]
+        source = source_of(jax.tree_util.keystr(place, simple=True, separator='/'))
+        used.add(source.name)
         if source.name not in tensors:
             raise InputError(path, f'no tensor {source.name!r}', f'one for shape {wanted.shape}')
         stored = np.asarray(tensors[source.name])
@@ -103,8 +104,8 @@ def assemble(
             raise InputError(path, f'NaN or infinity in tensor {source.name!r}', 'finite weights')
         return found
 
+    used = set(ignored)
     variables = jax.tree_util.tree_map_with_path(take, template)
-    used = {source.name for source in sources.values()} | set(ignored)
     extra = [name for name in tensors if name not in used]
     if extra:
         raise InputError(path, f'{len(extra)} tensors too many, first {extra[0]!r}', 'no others')

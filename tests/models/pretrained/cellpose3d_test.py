@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import functools
 import json
-import pathlib
 
 import jax
 import numpy as np
@@ -14,27 +14,18 @@ from sxt_jax.models import Cellpose3DNet
 from sxt_jax.models.pretrained import load_cellpose3d
 from tests.models.pretrained import published3d
 
-FIXTURE = pathlib.Path(__file__).parents[2] / 'fixtures' / 'cellpose3d_unet_small.npz'
+FIXTURE = 'cellpose3d_unet_small.npz'
+_save = functools.partial(published3d.save, prefix='network.')
 
 
 @pytest.fixture(scope='module')
 def fixture():
-    with np.load(FIXTURE) as arrays:
-        return dict(arrays)
+    return published3d.read_fixture(FIXTURE)[0]
 
 
 @pytest.fixture(scope='module')
-def tensors(fixture):
-    return {
-        name.removeprefix('weights/'): tensor
-        for name, tensor in fixture.items()
-        if name.startswith('weights/')
-    }
-
-
-def _save(path, tensors, prefix='network.'):
-    np.savez(path, **{f'{prefix}{name}': tensor for name, tensor in tensors.items()})
-    return path
+def tensors():
+    return published3d.read_fixture(FIXTURE)[1]
 
 
 def _published(heads):

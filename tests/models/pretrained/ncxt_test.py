@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import pathlib
 
 import jax
 import numpy as np
@@ -14,27 +13,17 @@ from sxt_jax.models import UNet3D
 from sxt_jax.models.pretrained import load_ncxt
 from tests.models.pretrained import published3d
 
-FIXTURE = pathlib.Path(__file__).parents[2] / 'fixtures' / 'ncxt_unet_small.npz'
+FIXTURE = 'ncxt_unet_small.npz'
 
 
 @pytest.fixture(scope='module')
 def fixture():
-    with np.load(FIXTURE) as arrays:
-        return dict(arrays)
+    return published3d.read_fixture(FIXTURE)[0]
 
 
 @pytest.fixture(scope='module')
-def tensors(fixture):
-    return {
-        name.removeprefix('weights/'): tensor
-        for name, tensor in fixture.items()
-        if name.startswith('weights/')
-    }
-
-
-def _save(path, tensors, prefix=''):
-    np.savez(path, **{f'{prefix}{name}': tensor for name, tensor in tensors.items()})
-    return path
+def tensors():
+    return published3d.read_fixture(FIXTURE)[1]
 
 
 def _logits(loaded, x):
@@ -44,7 +33,7 @@ def _logits(loaded, x):
 
 
 def test_reproduces_the_published_network(fixture, tensors, tmp_path):
-    loaded = load_ncxt(_save(tmp_path / 'weights.npz', tensors))
+    loaded = load_ncxt(published3d.save(tmp_path / 'weights.npz', tensors))
     assert loaded.model == UNet3D(n_labels=3, filters=(8, 16, 32), norm='instance', up='transposed')
     found = _logits(loaded, fixture['input'])[:, :, ::2, ::3, ::3]
     np.testing.assert_allclose(found, fixture['logits'], atol=1e-4)
@@ -65,7 +54,7 @@ def test_reproduces_other_depths_widths_and_sides(
     shapes = published3d.ncxt_shapes(filters, n_labels, n_channels)
     tensors = published3d.random_tensors(shapes, seed=len(filters))
     x = np.random.default_rng(1).random((1, n_channels, *sides), np.float32)
-    loaded = load_ncxt(_save(tmp_path / 'weights.npz', tensors), norm=norm)
+    loaded = load_ncxt(published3d.save(tmp_path / 'weights.npz', tensors), norm=norm)
     expected = published3d.ncxt(tensors, x[0].astype(float), norm=norm == 'instance')
     np.testing.assert_allclose(_logits(loaded, x)[0], expected, atol=1e-4)
     assert (loaded.model.filters, loaded.model.n_labels) == (filters, n_labels)
@@ -78,7 +67,7 @@ def test_the_numpy_network_is_the_published_one(fixture, tensors):
 
 def test_can_take_absorption_coefficients_as_files_hold_them(tmp_path):
     tensors = published3d.random_tensors(published3d.ncxt_shapes((2, 3), 2, 2), seed=0)
-    path = _save(tmp_path / 'weights.npz', tensors)
+    path = published3d.save(tmp_path / 'weights.npz', tensors)
     lac, probability = np.random.default_rng(0).random((2, 1, 1, 4, 4, 4), np.float32)
     published = load_ncxt(path)
     folded = load_ncxt(path, takes_lac=True)
@@ -89,7 +78,7 @@ def test_can_take_absorption_coefficients_as_files_hold_them(tmp_path):
 
 
 def test_metadata_says_how_to_use_it(tensors, tmp_path):
-    path = _save(tmp_path / 'weights.npz', tensors)
+    path = published3d.save(tmp_path / 'weights.npz', tensors)
     metadata = load_ncxt(path, class_names=('void', 'cell', 'lipid')).metadata
     assert json.loads(json.dumps(metadata)) == metadata
     assert (metadata['format'], metadata['n_channels']) == ('ncxt', 2)
@@ -101,7 +90,7 @@ def test_metadata_says_how_to_use_it(tensors, tmp_path):
 
 
 def test_fields_that_tensors_do_not_tell(tensors, tmp_path):
-    path = _save(tmp_path / 'weights.npz', tensors, 'module.')
+    path = published3d.save(tmp_path / 'weights.npz', tensors, 'module.')
     loaded = load_ncxt(path, norm='none', dropout=0.2, dtype='bfloat16')
     assert (loaded.model.norm, loaded.model.dropout) == ('none', 0.2)
     assert loaded.model.dtype == 'bfloat16'
@@ -114,7 +103,7 @@ def test_a_torch_file_gives_the_same(tensors, tmp_path):
     path = tmp_path / '12345_best.weights'  # named as the published code does
     torch.save({name: torch.from_numpy(t) for name, t in tensors.items()}, path)
     found = load_ncxt(path)
-    expected = load_ncxt(_save(tmp_path / 'weights.npz', tensors))
+    expected = load_ncxt(published3d.save(tmp_path / 'weights.npz', tensors))
     jax.tree.map(np.testing.assert_array_equal, found.variables, expected.variables)
     assert (found.model, found.metadata) == (expected.model, expected.metadata)
 
@@ -148,7 +137,7 @@ def _without(lost):
     ],
 )
 def test_says_which_tensor_does_not_fit(tensors, tmp_path, change, message):
-    path = _save(tmp_path / 'wrong.npz', change(tensors))
+    path = published3d.save(tmp_path / 'wrong.npz', change(tensors))
     with pytest.raises(InputError, match=message) as error:
         load_ncxt(path)
     assert 'wrong.npz' in str(error.value)

@@ -7,10 +7,26 @@ Images are [c, z, y, x], convolution weights [out, in, k, k, k], transposed ones
 from __future__ import annotations
 
 import itertools
+import pathlib
 
 import numpy as np
 
 EPSILON = 1e-5
+FIXTURES = pathlib.Path(__file__).parents[2] / 'fixtures'
+
+
+def read_fixture(name):
+    """Arrays of a fixture, and of these its weights under the names in the published file."""
+    with np.load(FIXTURES / name) as file:
+        arrays = dict(file)
+    before = 'weights/'
+    return arrays, {n.removeprefix(before): t for n, t in arrays.items() if n.startswith(before)}
+
+
+def save(path, tensors, prefix=''):
+    """An npz file of a state dict."""
+    np.savez(path, **{f'{prefix}{name}': tensor for name, tensor in tensors.items()})
+    return path
 
 
 def convolve(x, weight, bias, *, stride=1, padding=1):
