@@ -40,7 +40,7 @@ def _apply(loaded, x):
 
 @pytest.mark.parametrize('prefix', ['network.', 'module.network.', ''])
 def test_reproduces_the_published_network(fixture, tensors, tmp_path, prefix):
-    loaded = load_cellpose3d(_save(tmp_path / 'weights.npz', tensors, prefix))
+    loaded = load_cellpose3d(_save(tmp_path / 'weights.npz', tensors, prefix=prefix))
     assert loaded.model == Cellpose3DNet(features=8)
     if not prefix:
         heads = _apply(loaded, fixture['input'])
