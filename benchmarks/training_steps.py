@@ -25,6 +25,7 @@ from configs.acseg import get_config
 from sxt_jax.core.devices import is_accelerated, make_device_mesh, split_batch
 from sxt_jax.models import UNet3D
 from sxt_jax.ops.conv_cpu import lax_conv
+from sxt_jax.ops.pool import upsample
 from sxt_jax.training.objectives import Objective, make_segmentation_loss
 from sxt_jax.training.optimizers import make_optimizer
 from sxt_jax.training.state import create_state
@@ -58,7 +59,15 @@ def xla_convolutions() -> Iterator[None]:
         pads = jax.lax.padtype_to_pads(x.shape[1:-1], window, (stride,) * len(window), padding)
         return lax_conv(x, kernel, (stride,) * len(window), pads)
 
-    with mock.patch('sxt_jax.models.blocks.conv', plain):
+    def joined(coarse: jax.Array, x: jax.Array, kernel: jax.Array) -> jax.Array:
+        factors = [n // m for n, m in zip(x.shape[1:-1], coarse.shape[1:-1], strict=True)]
+        together = jnp.concatenate([upsample(coarse, factors), x], axis=-1)
+        return plain(together, kernel, stride=1, padding='SAME')
+
+    with (
+        mock.patch('sxt_jax.models.blocks.conv', plain),
+        mock.patch('sxt_jax.models.blocks.conv_joined', joined),
+    ):
         yield
 
 
