@@ -1,0 +1,1 @@
+"""Instances: gradient maps from labels, gradient tracking, and labels from both."""
