@@ -78,7 +78,7 @@ def as_contingency(pred: Any, true: Any) -> Contingency:
 
 
 def _array(labels: Any) -> Any:
-    """Files stay files: only what has no windows of its own becomes a NumPy array."""
+    """Files stay files. Arrays on a device come over at once: on a CPU that copies nothing."""
     if isinstance(labels, jax.Array) or not hasattr(labels, 'dtype'):
         return np.asarray(labels)
     return labels
@@ -117,7 +117,7 @@ def _no_pairs(pred: Any, true: Any) -> Pairs:
 
 
 def _id_type(labels: Any) -> np.dtype:
-    dtype = np.dtype(labels.dtype).newbyteorder('=')
+    dtype = np.dtype(labels.dtype)
     return np.dtype(np.uint8) if dtype.kind == 'b' else dtype
 
 
@@ -172,6 +172,6 @@ def _objects(ids: np.ndarray, voxels: np.ndarray) -> Pairs:
     """Ids without the background, their sizes, and each pair's place among them."""
     unique, index = np.unique(ids, return_inverse=True)
     # A sum of floats is exact up to 2⁵³ voxels.
-    sizes = np.bincount(index, weights=voxels, minlength=len(unique)).astype(np.int64)
+    sizes = np.bincount(index, weights=voxels).astype(np.int64)
     n_background = int(len(unique) > 0 and unique[0] == 0)
     return unique[n_background:], sizes[n_background:], index - n_background
