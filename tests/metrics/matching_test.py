@@ -266,7 +266,8 @@ def test_one_table_serves_all_scores(seed: int) -> None:
 @pytest.mark.parametrize('dtype', [np.int8, np.uint16, np.int64, np.uint64])
 def test_names_of_cells_and_order_of_axes_do_not_matter(seed: int, dtype: type) -> None:
     pred, true = random_volumes(seed)
-    names = np.zeros(31, dtype)  # the last of uint64: beyond what a float or an int64 can hold
+    names: np.ndarray = np.zeros(31, dtype)
+    # The largest of uint64 are beyond what a float or an int64 can hold.
     names[1:] = np.iinfo(dtype).max - np.random.default_rng(seed).permutation(30).astype(dtype)
     turned = [np.moveaxis(names[labels], 0, -1) for labels in (pred, true)]
     for score in SCORES[1:]:
