@@ -63,7 +63,7 @@ def find_cells(labels: ArrayLike) -> Cells:
     if image.size and image.min() < 0:
         raise InputError('labels', f'{image.min()} among them', 'ids ≥ 0')
     image, ids = _renumbered(image)
-    boxes = ndimage.find_objects(image, len(ids))
+    boxes = ndimage.find_objects(image, max(1, len(ids)))[: len(ids)]
     bounds = np.array([[(s.start, s.stop) for s in box] for box in boxes], np.int64)
     bounds = bounds.reshape(len(ids), image.ndim, 2)
     count, centroid = _centroids(image, len(ids))

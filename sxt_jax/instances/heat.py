@@ -101,28 +101,34 @@ class _Pack:
         """[length] float32: 1 / divisor in cells, with a minus sign at their centres."""
         share = np.float32(1 / {2: 9, 3: 7}[cells.rank])
         weight = np.zeros(self.length, np.float32)
-        for cell, box, place in self._places(weight, cells):
-            np.multiply(cells.labels[box] == cell + 1, share, out=place)
-            place[tuple(centre[cell] - cells.start[cell])] = -share
+        rows = self._rows(weight)
+        for cell, box, place in self._places(cells):
+            np.multiply(cells.labels[box] == cell + 1, share, out=rows[place])
+        first = np.array(self.first)
+        at = (centre - cells.start)[self.members]
+        rows[(at[:, 0] + first, *at[:, 1:].T)] = -share
         return weight
 
     def paste(self, spread: np.ndarray, weight: np.ndarray, cells: Cells, heat: np.ndarray) -> None:
         """Put the voxels of the cells, and no others, back into the image."""
-        places = zip(self._places(spread, cells), self._places(weight, cells), strict=True)
-        for (_, box, found), (_, _, own) in places:
-            np.copyto(heat[box], found, where=own != 0)
+        rows, own = self._rows(spread), self._rows(weight != 0)
+        for _, box, place in self._places(cells):
+            np.copyto(heat[box], rows[place], where=own[place])
 
-    def _places(
-        self, flat: np.ndarray, cells: Cells
-    ) -> Iterator[tuple[int, tuple[slice, ...], np.ndarray]]:
-        """Of each cell: its index, its box in the image, and a view of its box in the pack."""
+    def _rows(self, flat: np.ndarray) -> np.ndarray:
+        """The pack as an image, without what is left over at its end."""
         unit = math.prod(self.sides)
-        rows = flat[: len(flat) // unit * unit].reshape(-1, *self.sides)
-        corners = np.stack([cells.start, cells.stop], axis=-1)[self.members].tolist()
-        for cell, first, corner in zip(self.members, self.first, corners, strict=True):
-            box = tuple(slice(*ends) for ends in corner)
-            depth, *others = (s.stop - s.start for s in box)
-            yield cell, box, rows[(slice(first, first + depth), *map(slice, others))]
+        return flat[: len(flat) // unit * unit].reshape(-1, *self.sides)
+
+    def _places(self, cells: Cells) -> Iterator[tuple[int, tuple[slice, ...], tuple[slice, ...]]]:
+        """Of each cell: its index, its box in the image, and the same box in the pack."""
+        start, stop = cells.start[self.members], cells.stop[self.members]
+        low = np.zeros_like(start)
+        low[:, 0] = self.first
+        corners = np.stack([start, stop, low, low + stop - start], axis=-1).tolist()
+        for cell, corner in zip(self.members, corners, strict=True):
+            box = tuple([slice(a, b) for a, b, _, _ in corner])
+            yield cell, box, tuple([slice(a, b) for _, _, a, b in corner])
 
 
 def _packs(extent: np.ndarray, length: int) -> Iterator[_Pack]:
