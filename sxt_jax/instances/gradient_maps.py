@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax import Array
+from jax import Array, lax
 from jax.typing import ArrayLike
 
 from sxt_jax.core.errors import InputError
@@ -15,6 +16,9 @@ from sxt_jax.instances.cells import Cells, find_cells
 from sxt_jax.instances.heat import SOURCE, spread_heat
 
 KINDS = ('heat', 'tanh', 'span')
+
+# Added to the norm, as published.
+FADE = 1e-60 * SOURCE
 
 
 def labels_to_flows(
@@ -58,6 +62,8 @@ def labels_to_flows(
     if kind not in KINDS:
         raise InputError('kind', repr(kind), ' or '.join(map(repr, KINDS)))
     cells = find_cells(labels)
+    if not len(cells):
+        return jnp.zeros((*cells.labels.shape, cells.rank), jnp.float32)
     if kind == 'heat':
         return _unit_gradient(spread_heat(cells), cells.labels)
     if kind == 'tanh':
@@ -71,19 +77,29 @@ def labels_to_flows(
 @jax.jit
 def _unit_gradient(heat: Array, labels: Array) -> Array:
     """Central differences with zeros around, of unit length in cells and zero elsewhere."""
-    padded = jnp.pad(heat, 1)
-    inside = (slice(1, -1),) * heat.ndim
-    parts = []
-    for axis in range(heat.ndim):
-        ahead, behind = list(inside), list(inside)
-        ahead[axis], behind[axis] = slice(2, None), slice(None, -2)
-        parts.append(padded[tuple(ahead)] - padded[tuple(behind)])
-    # Scaled before squaring, which float32 could not hold.
-    largest = jnp.max(jnp.abs(jnp.stack(parts)), axis=0)
-    scale = jnp.where(largest > 0, largest, 1)
-    norm = largest * jnp.sqrt(sum((part / scale) ** 2 for part in parts))
-    norm = norm + jnp.float32(1e-60 * SOURCE)
-    return jnp.stack([jnp.where(labels > 0, part / norm, 0) for part in parts], axis=-1)
+    rank, shape = heat.ndim, labels.shape
+    heat = jnp.pad(heat.reshape(-1, *shape[-2:]), 1)  # an image is a volume of one slice
+    labels = labels.reshape(-1, *shape[-2:])
+
+    def of_slice(z: Array) -> Array:
+        before, here, after = lax.dynamic_slice_in_dim(heat, z, 3)
+        parts = [
+            (after - before)[1:-1, 1:-1],
+            (here[2:] - here[:-2])[:, 1:-1],
+            (here[:, 2:] - here[:, :-2])[1:-1],
+        ][-rank:]
+        inverse = jnp.where(labels[z] > 0, 1 / (_norm(parts) + FADE), 0)
+        return jnp.stack([part * inverse for part in parts], axis=-1)
+
+    # Slice by slice: of the whole volume at once, XLA would keep four copies.
+    return lax.map(of_slice, jnp.arange(len(labels))).reshape(*shape, rank)
+
+
+def _norm(parts: list[Array]) -> Array:
+    """Length of vectors given by component; their squares may lie outside float32."""
+    largest = functools.reduce(jnp.maximum, map(jnp.abs, parts))
+    scale = 1 / jnp.where(largest > jnp.finfo(jnp.float32).tiny, largest, 1)
+    return largest * jnp.sqrt(sum((part * scale) ** 2 for part in parts))
 
 
 def _widths(width: float | Sequence[float], rank: int) -> np.ndarray:
@@ -113,7 +129,7 @@ def _tanh_to_centroids(
 ) -> Array:
     parts = []
     for axis in range(labels.ndim):
-        index = jax.lax.broadcasted_iota(jnp.int32, labels.shape, axis)
+        index = lax.broadcasted_iota(jnp.int32, labels.shape, axis)
         ahead = (whole[:, axis][labels] - index) + rest[:, axis][labels]
         steepness = jnp.where(ahead > 0, before[:, axis][labels], behind[:, axis][labels])
         parts.append(jnp.tanh(ahead * steepness))

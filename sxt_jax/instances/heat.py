@@ -39,15 +39,13 @@ def spread_heat(cells: Cells) -> np.ndarray:
     pack), and all iterations of a pack run at once. Packs are filled and read on the host.
 
     Args:
-      cells: of [z, y, x] or [y, x].
+      cells: of [z, y, x] or [y, x], at least one.
 
     Returns:
       the image's shape, float32; 0 in the background and in pieces of a cell that do not touch
       the piece with its centre.
     """
     heat = np.zeros(cells.labels.shape, np.float32)
-    if not len(cells):
-        return heat
     centre = centres(cells)
     rooms = _rooms(cells, centre)
     n_iter = {2: 2, 3: 6}[cells.rank] * int((cells.extent + 1).sum(1).max())
@@ -191,7 +189,8 @@ def _iterate(weight: Array, strides: Array, n_iter: Array) -> Array:
 def _neighbour_sum(padded: Array, strides: Array, length: int) -> Array:
     """Sum over each voxel and its neighbours: 3×3 in 2-D, with the 6 faces in 3-D.
 
-    Opposite neighbours are added first, so that mirrored cells get mirrored heat to the last bit.
+    Opposite neighbours are added first: mirrored cells get mirrored heat, and in the middle of
+    symmetric ones differences cancel without a rest that would be stretched to unit length.
     """
 
     def at(offset: Array | int) -> Array:
