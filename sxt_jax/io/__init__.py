@@ -12,6 +12,7 @@ from sxt_jax.io.files import (
     with_dataset,
     write_volume,
 )
+from sxt_jax.io.flows import Flows, read_flows
 from sxt_jax.io.pairing import Pair, Unpaired, find_pairs, holds_pairs, pair, without_labels
 from sxt_jax.io.tables import write_json, write_table
 from sxt_jax.io.writer import VolumeWriter
@@ -19,6 +20,7 @@ from sxt_jax.io.writer import VolumeWriter
 __all__ = [
     'SUFFIXES',
     'WRITABLE_SUFFIXES',
+    'Flows',
     'Pair',
     'Unpaired',
     'VolumeWriter',
@@ -29,6 +31,7 @@ __all__ = [
     'open_volume',
     'open_writer',
     'pair',
+    'read_flows',
     'read_volume',
     'split_dataset',
     'with_dataset',

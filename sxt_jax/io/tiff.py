@@ -27,6 +27,7 @@ from sxt_jax.io.tiff_pages import check_extents, count_pages
 SUFFIXES = ('.tif', '.tiff', '.btf', '.tf8')
 _KIND = 'TIFF file'
 _IMAGEJ_MAX_CHANNELS = 7
+_UNNAMED_CHANNELS = 5
 
 
 def open_tiff(path: Path, *, dataset: str | None = None, level: int = 0) -> Volume:
@@ -117,6 +118,9 @@ def _volume_axes(path: Path, series: Any) -> tuple[str, tuple[int | None, ...]]:
             spare.append(i)
         else:
             at[name] = i
+    if len(spare) == 2 and not {'z', 'c'} & at.keys() and shape[spare[0]] <= _UNNAMED_CHANNELS:
+        # An array [c, z, y, x] saved without names, as numpy users save vectors.
+        at['c'] = spare.pop(0)
     if 'z' not in at and len(spare) == 1 and axes[spare[0]] not in 'CS':
         at['z'] = spare.pop()  # pages without a named axis, or a stack saved as a time series
     if spare or 'y' not in at or 'x' not in at:
