@@ -29,7 +29,8 @@ def labels_to_flows(
     - 'heat' (Cellpose, Stringer et al. 2021): heat spreads from the centre and stays inside the
       cell (`heat.spread_heat`); its central difference, divided by its length. As published,
       the difference reads the neighbours whatever their label, 0 outside the image. Equal to
-      cellpose/dynamics.py (MouseLand/cellpose, 849ca11f).
+      cellpose/dynamics.py (MouseLand/cellpose, 849ca11f) in float64 up to 1e-3, where
+      differences almost cancel, and to 1e-5 in 99.9 % of the voxels.
     - 'tanh' (Cellpose3D, Eschweiler & Stegmaier 2021, as published in utils/h5_converter.py of
       stegmaierj/Cellpose3D, e2f8cb49): per axis tanh((centroid − index) / width). It is not
       normalised; only the sign is turned, so that it points to the centre.

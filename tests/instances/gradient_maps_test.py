@@ -110,6 +110,19 @@ def test_heat_far_from_the_centre_keeps_its_direction():
     np.testing.assert_allclose(x[centre + 1 : -5], -1, rtol=1e-6)
 
 
+def test_paths_through_a_u_end_in_its_centre():
+    with np.load(FIXTURE) as file:
+        labels, number = file['2d/labels'], int(file['2d/u_shaped'])
+        centre = file['2d/centres'][number - 1]
+    u = labels == number
+    assert not u[tuple(np.rint(np.argwhere(u).mean(0)).astype(int))]
+    flows = np.asarray(labels_to_flows(np.where(u, labels, 0)))
+    ends = np.argwhere(u).astype(float)
+    for _ in range(100):
+        ends += flows[tuple(np.rint(ends).astype(int).T)]
+    assert np.abs(ends - centre).max() < 2
+
+
 def test_packing_changes_nothing(monkeypatch):
     labels = ndimage.label(np.random.default_rng(1).random((16, 40, 40)) < 0.3)[0]
     expected = labels_to_flows(labels)
