@@ -10,6 +10,7 @@ import numpy as np
 
 from sxt_jax.core.errors import InputError
 from sxt_jax.core.volume import Volume
+from sxt_jax.io import tiff
 from sxt_jax.io.files import open_volume
 
 
@@ -72,7 +73,10 @@ def read_flows(
 
 
 def _read_channels(path: Path, dataset: str | None) -> tuple[Volume, np.ndarray]:
-    volume = open_volume(path, dataset=dataset).load()
+    if path.suffix.lower() in tiff.SUFFIXES and path.exists():
+        volume = tiff.open_tiff(path, dataset=dataset, channels_first=True).load()
+    else:
+        volume = open_volume(path, dataset=dataset).load()
     if 'c' not in volume.axes:
         raise InputError(path, 'one channel', 'one for each component of the flows')
     return volume, volume.data

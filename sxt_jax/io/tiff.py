@@ -27,26 +27,29 @@ from sxt_jax.io.tiff_pages import check_extents, count_pages
 SUFFIXES = ('.tif', '.tiff', '.btf', '.tf8')
 _KIND = 'TIFF file'
 _IMAGEJ_MAX_CHANNELS = 7
-_UNNAMED_CHANNELS = 5
 
 
-def open_tiff(path: Path, *, dataset: str | None = None, level: int = 0) -> Volume:
+def open_tiff(
+    path: Path, *, dataset: str | None = None, level: int = 0, channels_first: bool = False
+) -> Volume:
     """Open a TIFF file, or a folder of 2-D ones in natural order, page by page.
 
     Args:
       dataset: number of the image series where a file holds several.
       level: level of an image pyramid.
+      channels_first: four axes of which the first two have no name are channels and slices;
+        otherwise they are refused.
 
     Raises:
       InputError: truncated or no TIFF, several series, axes that make no volume.
     """
     if path.is_dir():
         return _open_folder(path)
-    return _open_file(path, dataset, level)[0]
+    return _open_file(path, dataset, level, channels_first=channels_first)[0]
 
 
 def _open_file(
-    path: Path, dataset: str | None = None, level: int = 0
+    path: Path, dataset: str | None = None, level: int = 0, *, channels_first: bool = False
 ) -> tuple[Volume, tifffile.TiffFile]:
     """The volume, and the open file that its data are read from."""
     with reading(path, _KIND):
@@ -59,7 +62,7 @@ def _open_file(
         _check_complete(path, file, full, n_pages)
         if series.dtype is None or np.dtype(series.dtype).kind not in 'biuf':
             raise InputError(path, f'dtype {series.dtype}', 'real numbers')
-        axes, order = _volume_axes(path, series)
+        axes, order = _volume_axes(path, series, channels_first)
         data = _lazy_data(path, file, series, order)
         size = read_voxel_size(file, n_slices=data.shape[0])
         if size is not None and level:
@@ -103,7 +106,9 @@ def _check_complete(path: Path, file: Any, series: Any, n_pages: int) -> None:
         check_extents(path, one)
 
 
-def _volume_axes(path: Path, series: Any) -> tuple[str, tuple[int | None, ...]]:
+def _volume_axes(
+    path: Path, series: Any, channels_first: bool
+) -> tuple[str, tuple[int | None, ...]]:
     """'zyx' or 'zyxc', and the series axis that holds each (None: there is none)."""
     axes, shape = series.axes, series.shape
     if series.kind == 'imagej' and axes == 'CYX' and shape[0] > _IMAGEJ_MAX_CHANNELS:
@@ -118,8 +123,7 @@ def _volume_axes(path: Path, series: Any) -> tuple[str, tuple[int | None, ...]]:
             spare.append(i)
         else:
             at[name] = i
-    if len(spare) == 2 and not {'z', 'c'} & at.keys() and shape[spare[0]] <= _UNNAMED_CHANNELS:
-        # An array [c, z, y, x] saved without names, as numpy users save vectors.
+    if channels_first and len(spare) == 2 and not {'z', 'c'} & at.keys():
         at['c'] = spare.pop(0)
     if 'z' not in at and len(spare) == 1 and axes[spare[0]] not in 'CS':
         at['z'] = spare.pop()  # pages without a named axis, or a stack saved as a time series
