@@ -33,11 +33,13 @@ def get_config() -> ConfigDict:
     data.ignore_value = config_dict.placeholder(int)  # label value of unlabelled voxels
     data.working_shape = config_dict.placeholder(tuple)  # (z, y, x) to resize volumes to
     data.intensity = 'standard'  # see sxt_jax/data/intensity.py
+    data.clip = False  # cut normalised gray values to 0 … 1
     data.patch = (64, 64, 64)
-    data.sampling = 'random'  # or 'strided'
+    data.sampling = 'random'  # strided; each: one random patch of every volume an epoch
     data.stride = (32, 32, 32)  # of 'strided'
-    data.foreground_probability = 0.0  # of 'random': share of patches centred on a class
-    data.steps_per_epoch = 0  # 0: as many as show all voxels once
+    data.foreground_probability = 0.0  # not of 'strided': share of patches centred on a class
+    data.exchange_axes = 0.0  # not of 'strided': share of patches of which two axes are exchanged
+    data.steps_per_epoch = 0  # 0: as many as show all voxels (each: all volumes) once
 
     config.augmentation = augmentation = ConfigDict()  # see sxt_jax/data/augment.py
     augmentation.flip_axes = ''
@@ -50,7 +52,26 @@ def get_config() -> ConfigDict:
     augmentation.elastic_voxels = 0.0
     augmentation.elastic_points = 4
 
-    config.loss = loss = ConfigDict()  # weights of the terms
+    config.distortion = distortion = ConfigDict()  # see sxt_jax/data/distort.py
+    distortion.probability = 0.0  # of each kind; 0: none
+    distortion.anisotropy = 2  # slices repeated in place of their neighbours
+    distortion.stretch = 2
+    distortion.shrink = 2
+    distortion.scale_low = 0.6
+    distortion.scale_high = 1.2
+    distortion.noise = 0.1
+    distortion.shuffle_windows = 3
+    distortion.shuffle_side = 25
+    distortion.inpaint_windows = 3
+    distortion.inpaint_side = 15
+    distortion.decline = True
+
+    config.flows = flows = ConfigDict()  # learning cells one by one, of labels that are their ids
+    flows.kind = ''  # heat, tanh, span: foreground and flows are learnt; empty: classes
+    flows.foreground_weight = 1.0  # of its loss
+    flows.flow_weight = 1.0
+
+    config.loss = loss = ConfigDict()  # weights of the terms, where classes are learnt
     loss.cross_entropy = 1.0
     loss.dice = 0.0
     config.class_balance = False  # weigh classes by 1 / frequency in the cross-entropy
@@ -82,6 +103,14 @@ def get_config() -> ConfigDict:
     checkpoint.keep = 2  # newest checkpoints kept, besides the best
     checkpoint.patience = 0  # validations without a better score after which to stop; 0: never
     return config
+
+
+def cellpose3d() -> ConfigDict:
+    """The fields of `sxt_jax.models.Cellpose3DNet`, as published."""
+    model = ConfigDict()
+    model.name = 'cellpose3d'
+    model.features = 16  # channels of full resolution
+    return model
 
 
 def unet3d() -> ConfigDict:

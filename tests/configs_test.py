@@ -33,7 +33,8 @@ def test_config(name, variant):
     config = _config(name, variant)
     module = importlib.import_module(f'configs.{name}')
     assert f'python -m launch.{"demo" if name == "demo" else "train"}' in module.__doc__
-    model = build_model({**config.model, 'n_labels': 3})
+    flows = bool(config.flows.kind)
+    model = build_model(config.model if flows else {**config.model, 'n_labels': 3})
     patch = tuple(config.data.patch)
     for sides in (patch, config.inference.tile):
         assert all(s % m == 0 for s, m in zip(sides, model.side_multiple, strict=True))
@@ -43,7 +44,10 @@ def test_config(name, variant):
     heads, variables = jax.eval_shape(
         lambda key, x: model.init_with_output(key, x), jax.random.key(0), image
     )
-    assert heads['logits'].shape == (1, *patch, 3)
+    outputs = {'foreground': 1, 'flows': 3} if flows else {'logits': 3}
+    assert {name: head.shape for name, head in heads.items()} == {
+        name: (1, *patch, n) for name, n in outputs.items()
+    }
     assert variables['params']
     assert build_model(model_config(model)) == model
     if config.data.sampling == 'strided':
@@ -75,6 +79,28 @@ def test_the_published_acseg_experiment():
     assert optimizer.nesterov
     assert (optimizer.schedule, optimizer.decay) == ('inverse_time', 1e-6)
     assert dict(config.loss) == {'cross_entropy': 1.0, 'dice': 0.0}
+
+
+def test_the_published_cellpose3d_experiment():
+    config = _config('cellpose3d', '')
+    model = build_model(config.model)
+    shapes = jax.eval_shape(model.init, jax.random.key(0), jnp.zeros((1, 8, 16, 16, 1)))
+    assert sum(leaf.size for leaf in jax.tree.leaves(shapes['params'])) == 1_980_980
+    assert (config.epochs, config.batch_size) == (1000, 1)
+    assert (config.data.patch, config.data.sampling) == ((64, 128, 128), 'each')
+    assert (config.data.intensity, config.data.clip) == ('percentile', True)
+    optimizer = config.optimizer
+    assert (optimizer.name, optimizer.learning_rate, optimizer.schedule) == (
+        'radam', 1e-3, 'constant'
+    )  # fmt: skip
+    assert dict(config.flows) == {'kind': 'tanh', 'foreground_weight': 1.0, 'flow_weight': 1.0}
+    assert config.data.exchange_axes == config.distortion.probability == 0.5
+    assert dict(config.distortion) == {
+        'probability': 0.5, 'anisotropy': 2, 'stretch': 2, 'shrink': 2, 'scale_low': 0.6,
+        'scale_high': 1.2, 'noise': 0.1, 'shuffle_windows': 3, 'shuffle_side': 25,
+        'inpaint_windows': 3, 'inpaint_side': 15, 'decline': True,
+    }  # fmt: skip
+    assert _config('cellpose3d', 'heat').flows.kind == 'heat'
 
 
 def test_unknown_variants_are_refused():

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -19,6 +19,8 @@ from jax.scipy.ndimage import map_coordinates
 
 from sxt_jax.core.errors import InputError
 from sxt_jax.data.classes import IGNORE_INDEX
+
+Patch = dict[str, jax.Array]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -73,25 +75,49 @@ def augment(
     Returns:
       Image and labels of the same shapes and dtypes.
     """
+    batch = augment_batch(key, {'image': image, 'labels': labels}, augmentation=augmentation)
+    return batch['image'], batch['labels']
+
+
+def augment_batch(
+    key: jax.Array, batch: Mapping[str, jax.Array], *, augmentation: Augmentation
+) -> dict[str, jax.Array]:
+    """A batch of patches changed at random, all that belongs to a patch alike.
+
+    Args:
+      key: randomness of this step.
+      batch: 'image' [b, z, y, x, c] float gray values and, where there are any, 'labels'
+        [b, z, y, x] class indices and 'flows' [b, z, y, x, 3] vectors (z, y, x). Vectors turn with
+        their patch: a mirror image changes the sign of a component, exchanged axes exchange two.
+      augmentation: what is done.
+
+    Returns:
+      The same arrays, of the same shapes and dtypes.
+
+    Raises:
+      InputError: quarter turns of oblong patches, or flows that would have to be bent.
+    """
     if augmentation == Augmentation():
-        return image, labels
-    keys = jax.vmap(lambda i: jax.random.fold_in(key, i))(jnp.arange(len(image)))
+        return dict(batch)
+    deforms = augmentation.rotate_degrees > 0 or augmentation.elastic_voxels > 0
+    if deforms and 'flows' in batch:
+        found = 'rotate_degrees or elastic_voxels with flows'
+        raise InputError('augmentation', found, 'mirror images and exchanged axes')
+    keys = jax.vmap(lambda i: jax.random.fold_in(key, i))(jnp.arange(len(batch['image'])))
 
-    def one(key: jax.Array, image: jax.Array, labels: jax.Array) -> tuple[jax.Array, jax.Array]:
+    def one(key: jax.Array, patch: Patch) -> Patch:
         symmetry, deformation, intensity = jax.random.split(key, 3)
-        image, labels = _symmetry(symmetry, image, labels, augmentation)
-        if augmentation.rotate_degrees > 0 or augmentation.elastic_voxels > 0:
-            image, labels = _deform(deformation, image, labels, augmentation)
-        return _intensity(intensity, image, augmentation), labels
+        patch = _symmetry(symmetry, patch, augmentation)
+        if deforms:
+            patch = _deform(deformation, patch, augmentation)
+        return {**patch, 'image': _intensity(intensity, patch['image'], augmentation)}
 
-    return jax.vmap(one)(keys, image, labels)
+    return jax.vmap(one)(keys, dict(batch))
 
 
-def _symmetry(
-    key: jax.Array, image: jax.Array, labels: jax.Array, augmentation: Augmentation
-) -> tuple[jax.Array, jax.Array]:
+def _symmetry(key: jax.Array, patch: Patch, augmentation: Augmentation) -> Patch:
     """Mirror images and exchanged axes: no voxel value changes."""
-    shape = labels.shape
+    shape = patch['image'].shape[:3]
     if augmentation.rotate_90 and shape[1] != shape[2]:
         raise InputError('augmentation.rotate_90', f'patches {shape}', 'equally long y and x')
     flips = jax.random.bernoulli(key, 0.5, (3,))
@@ -100,9 +126,9 @@ def _symmetry(
         # A quarter turn is a transposition and one mirror image; with both mirror images free,
         # independent choices of the three would also give reflections, so one is tied.
         turn = jax.random.randint(jax.random.fold_in(key, 2), (), 0, 4)
-        image, labels = _where(turn % 2 == 1, _swap(1, 2), image, labels)
-        image, labels = _where((turn == 1) | (turn == 2), _flip(1), image, labels)
-        image, labels = _where((turn == 3) | (turn == 2), _flip(2), image, labels)
+        patch = _where(turn % 2 == 1, partial(exchange_axes, order=(0, 2, 1)), patch)
+        patch = _where((turn == 1) | (turn == 2), partial(_flip, axis=1), patch)
+        patch = _where((turn == 3) | (turn == 2), partial(_flip, axis=2), patch)
     if augmentation.swap_axes:
         orders = [
             order
@@ -110,26 +136,37 @@ def _symmetry(
             if all(shape[a] == n for a, n in zip(order, shape, strict=True))
         ]
         chosen = jax.random.randint(jax.random.fold_in(key, 1), (), 0, len(orders))
-        image = lax.switch(chosen, [partial(jnp.transpose, axes=(*o, 3)) for o in orders], image)
-        labels = lax.switch(chosen, [partial(jnp.transpose, axes=o) for o in orders], labels)
+        patch = {
+            name: lax.switch(chosen, [partial(exchange_axes, name, order=o) for o in orders], array)
+            for name, array in patch.items()
+        }
     for axis, name in enumerate('zyx'):
         if name in flip_axes:
-            image, labels = _where(flips[axis], _flip(axis), image, labels)
-    return image, labels
+            patch = _where(flips[axis], partial(_flip, axis=axis), patch)
+    return patch
 
 
-def _flip(axis: int) -> Any:
-    return lambda array: jnp.flip(array, axis)
+def exchange_axes(name: str, array: Any, *, order: Sequence[int]) -> Any:
+    """An array of a patch with its spatial axes in another order, vectors turned with them.
+
+    Args:
+      name: of the array in a batch; 'flows' are vectors.
+      array: [z, y, x] or [z, y, x, c], of numpy or JAX.
+      order: which of the old axes z, y, x becomes each of the new ones.
+    """
+    moved = array.transpose(*order, *range(3, array.ndim))
+    return moved[..., list(order)] if name == 'flows' else moved
 
 
-def _swap(a: int, b: int) -> Any:
-    return lambda array: jnp.swapaxes(array, a, b)
+def _flip(name: str, array: jax.Array, *, axis: int) -> jax.Array:
+    flipped = jnp.flip(array, axis)
+    if name != 'flows':
+        return flipped
+    return flipped * jnp.ones(3, array.dtype).at[axis].set(-1)
 
 
-def _where(
-    do: jax.Array, change: Any, image: jax.Array, labels: jax.Array
-) -> tuple[jax.Array, jax.Array]:
-    return jnp.where(do, change(image), image), jnp.where(do, change(labels), labels)
+def _where(do: jax.Array, change: Callable[[str, jax.Array], jax.Array], patch: Patch) -> Patch:
+    return {name: jnp.where(do, change(name, array), array) for name, array in patch.items()}
 
 
 def _intensity(key: jax.Array, image: jax.Array, augmentation: Augmentation) -> jax.Array:
@@ -148,14 +185,13 @@ def _intensity(key: jax.Array, image: jax.Array, augmentation: Augmentation) -> 
     return image
 
 
-def _deform(
-    key: jax.Array, image: jax.Array, labels: jax.Array, augmentation: Augmentation
-) -> tuple[jax.Array, jax.Array]:
+def _deform(key: jax.Array, patch: Patch, augmentation: Augmentation) -> Patch:
     """Rotation about z and elastic displacement in one resampling.
 
     Beyond the patch the image is continued by mirror images and labels are ignored.
     """
-    shape = labels.shape
+    image = patch['image']
+    shape = image.shape[:3]
     turn, bend = jax.random.split(key)
     grid = jnp.indices(shape, jnp.float32)
     limit = jnp.deg2rad(augmentation.rotate_degrees)
@@ -176,4 +212,7 @@ def _deform(
         0,
         -1,
     ).astype(image.dtype)
-    return image, map_coordinates(labels, coordinates, 0, 'constant', IGNORE_INDEX)
+    if 'labels' not in patch:
+        return {'image': image}
+    labels = map_coordinates(patch['labels'], coordinates, 0, 'constant', IGNORE_INDEX)
+    return {'image': image, 'labels': labels}

@@ -6,7 +6,7 @@ import dataclasses
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -30,6 +30,7 @@ class Classes:
     names: tuple[str, ...]
     values: tuple[int, ...]
     ignore_value: int | None = None
+    dtype: ClassVar[Any] = np.int16
 
     def __post_init__(self) -> None:
         if len(self.names) != len(self.values) or len(set(self.values)) < len(self.values):

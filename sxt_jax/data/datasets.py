@@ -6,7 +6,7 @@ import dataclasses
 import os
 import zlib
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -31,17 +31,33 @@ class Example:
       image: [z, y, x, c] float32 normalised gray values, in memory or lazily read.
       labels: [z, y, x] int16 class indices, `IGNORE_INDEX` where there is no label.
       voxel_size_nm: of the grid of `image`; None if the file does not say.
+      flows: [z, y, x, 3] float vectors (z, y, x) towards the centres of cells; None where classes
+        are learnt.
     """
 
     name: str
     image: ArrayLike
     labels: ArrayLike
     voxel_size_nm: VoxelSize | None = None
+    flows: ArrayLike | None = None
 
     @property
     def shape(self) -> tuple[int, int, int]:
         z, y, x = self.labels.shape
         return z, y, x
+
+
+class LabelMap(Protocol):
+    """What label values of files mean: `Classes`, or ids of objects."""
+
+    @property
+    def dtype(self) -> Any:
+        """Of the indices."""
+        ...
+
+    def indices(self, labels: np.ndarray, *, name: str) -> np.ndarray:
+        """Class indices or ids of label values; raises `InputError` on other values."""
+        ...
 
 
 class _View:
@@ -80,8 +96,9 @@ class _Part:
 
 def crop_example(example: Example, box: Box) -> Example:
     """The part of a labelled volume inside a box (zyx), without copying it."""
+    flows = None if example.flows is None else _Part(example.flows, box)
     return dataclasses.replace(
-        example, image=_Part(example.image, box), labels=_Part(example.labels, box)
+        example, image=_Part(example.image, box), labels=_Part(example.labels, box), flows=flows
     )
 
 
@@ -131,8 +148,9 @@ def prepare_examples(
     pairs: Sequence[Pair],
     volumes: Sequence[tuple[Volume, Volume]],
     *,
-    classes: Classes,
+    classes: LabelMap,
     intensity: str | Intensity,
+    clip: bool = False,
     working_shape: tuple[int, int, int] | None = None,
     on_volume: Callable[[], Any] | None = None,
 ) -> tuple[list[Example], Intensity]:
@@ -141,8 +159,9 @@ def prepare_examples(
     Args:
       pairs: files; for names.
       volumes: image and labels of each pair (`open_pairs`).
-      classes: which label value is which class.
+      classes: which label value is which class, or that they are ids (`targets.ObjectIds`).
       intensity: a kind, fitted to the first volume, or a normalisation fitted before.
+      clip: whether the fitted one cuts normalised values to 0 … 1.
       working_shape: grid to which every volume is resized, trilinearly (labels: nearest);
         None keeps each volume's own grid, read patch by patch if memory is short.
       on_volume: called after each.
@@ -162,7 +181,7 @@ def prepare_examples(
             measure_affine(Intensity(), gray, name=name)  # NaNs must not spread by resizing
             gray, indices, voxel_size_nm = _resize(image, indices, working_shape)
         if isinstance(intensity, str):
-            intensity = fit_intensity(intensity, gray, name=name)
+            intensity = fit_intensity(intensity, gray, clip=clip, name=name)
         normalised = NormalisedArray(gray, measure_affine(intensity, gray, name=name))
         seen: Any = _View(normalised, lambda voxels: voxels, np.float32, channel=True)
         if in_memory:
@@ -208,10 +227,11 @@ def split_examples(
 
 
 def fingerprint(example: Example) -> str:
-    """Name, shape and a checksum of the labels: whether two runs learn from the same."""
+    """Name, shape and a checksum of the targets: whether two runs learn from the same."""
     checksum = 0
-    for slab in slabs(example.labels):
-        checksum = zlib.crc32(slab.tobytes(), checksum)
+    for target in (example.labels, example.flows):
+        for slab in slabs(target) if target is not None else ():
+            checksum = zlib.crc32(slab.tobytes(), checksum)
     return f'{example.name} {"×".join(map(str, example.shape))} {checksum:08x}'
 
 
@@ -248,8 +268,8 @@ def foreground_positions(example: Example, n_classes: int, *, seed: int) -> list
     return [np.concatenate(positions) for positions in found]
 
 
-def _to_indices(labels: ArrayLike, classes: Classes, name: str) -> _View:
-    return _View(labels, lambda v: classes.indices(v, name=name), np.int16, channel=False)
+def _to_indices(labels: ArrayLike, classes: LabelMap, name: str) -> _View:
+    return _View(labels, lambda v: classes.indices(v, name=name), classes.dtype, channel=False)
 
 
 def _resize(

@@ -121,20 +121,24 @@ def measure_statistics(data: ArrayLike, *, name: str = 'image') -> Statistics:
     return Statistics(low, high, np.asarray(mean), np.sqrt(moment / count))
 
 
-def fit_intensity(kind: str, first: ArrayLike, *, name: str = 'image') -> Intensity:
+def fit_intensity(
+    kind: str, first: ArrayLike, *, clip: bool = False, name: str = 'image'
+) -> Intensity:
     """The normalisation `kind` with what it needs to know of the first training volume.
 
     Args:
       kind: one of `KINDS`.
       first: [z, y, x] or [z, y, x, c], the first training volume.
+      clip: whether normalised values are cut to 0 … 1.
       name: what to call it in an error.
     """
     if kind != 'reference':
-        return Intensity(kind)
+        return Intensity(kind, clip=clip)
     statistics = measure_statistics(first, name=name)
     extent = statistics.maximum - statistics.minimum
     mean = (statistics.mean - statistics.minimum) / extent
-    return Intensity(kind, tuple(mean.tolist()), tuple((statistics.std / extent).tolist()))
+    std = statistics.std / extent
+    return Intensity(kind, tuple(mean.tolist()), tuple(std.tolist()), clip)
 
 
 def measure_affine(intensity: Intensity, data: ArrayLike, *, name: str = 'image') -> Affine:

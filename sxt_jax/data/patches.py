@@ -7,6 +7,7 @@ that an uninterrupted one would have seen.
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -16,7 +17,7 @@ from sxt_jax.core.errors import InputError
 from sxt_jax.core.tiles import make_grid
 from sxt_jax.core.volume import ArrayLike
 
-SAMPLINGS = ('strided', 'random')
+SAMPLINGS = ('strided', 'random', 'each')
 
 
 @dataclasses.dataclass(frozen=True)
@@ -26,16 +27,20 @@ class Sampling:
     Attributes:
       patch: [z, y, x] shape of a patch.
       kind: 'strided' visits every patch of a grid once an epoch in random order (acseg);
-        'random' draws volumes and positions uniformly.
+        'random' draws volumes and positions uniformly; 'each' visits every volume once an epoch in
+        random order, at a random position (cellpose3d).
       stride: of the grid; for 'strided' only.
-      foreground_probability: share of 'random' patches that are centred on a voxel of a
+      foreground_probability: share of 'random' and 'each' patches that are centred on a voxel of a
         foreground class, all classes being equally likely (class balance).
+      exchange_axes: share of 'random' and 'each' patches of which two axes are exchanged: the
+        patch is cut out with its sides exchanged, and then turned to its shape.
     """
 
     patch: tuple[int, int, int]
     kind: str = 'strided'
     stride: tuple[int, int, int] | None = None
     foreground_probability: float = 0.0
+    exchange_axes: float = 0.0
 
     def __post_init__(self) -> None:
         if self.kind not in SAMPLINGS:
@@ -44,6 +49,9 @@ class Sampling:
             0 < s <= p for s, p in zip(self.stride or self.patch, self.patch, strict=True)
         ):
             raise InputError('data.stride', f'{self.stride}', f'1 … the patch {self.patch}')
+        if not 0 <= self.exchange_axes <= 1 or (self.exchange_axes and self.kind == 'strided'):
+            expected = "0 … 1, and 0 with sampling 'strided'"
+            raise InputError('config.data.exchange_axes', f'{self.exchange_axes}', expected)
 
 
 def grid_of_patches(shape: Sequence[int], sampling: Sampling) -> list[Box]:
@@ -82,6 +90,29 @@ def random_patch(
     else:
         start = [int(rng.integers(m + 1)) for m in last]
     return Box.of_shape(sampling.patch, start)
+
+
+def random_order(
+    rng: np.random.Generator, shape: Sequence[int], sampling: Sampling
+) -> tuple[int, int, int]:
+    """Which axis of a volume of that shape becomes which of a patch; usually (0, 1, 2).
+
+    Axes are exchanged only where the patch then holds no fewer voxels of the volume: what lies
+    beyond a thin volume teaches nothing.
+    """
+    plain = (0, 1, 2)
+    if not sampling.exchange_axes or rng.random() >= sampling.exchange_axes:
+        return plain
+    orders = [
+        order
+        for order in ((1, 0, 2), (2, 1, 0), (0, 2, 1))
+        if _n_held(shape, sampling.patch, order) >= _n_held(shape, sampling.patch, plain)
+    ]
+    return orders[rng.integers(len(orders))] if orders else plain
+
+
+def _n_held(shape: Sequence[int], patch: Sequence[int], order: Sequence[int]) -> int:
+    return math.prod(min(shape[a], n) for a, n in zip(order, patch, strict=True))
 
 
 def read_patch(data: ArrayLike, box: Box, *, pad_value: int | None = None) -> np.ndarray:

@@ -4,14 +4,23 @@ from __future__ import annotations
 
 import collections
 import concurrent.futures
+import dataclasses
 from collections.abc import Callable, Generator, Sequence
-from typing import Any, Protocol, TypeVar
+from typing import Protocol, TypeVar
 
 import numpy as np
 
+from sxt_jax.core.box import Box
+from sxt_jax.data.augment import exchange_axes
 from sxt_jax.data.classes import IGNORE_INDEX
 from sxt_jax.data.datasets import Example, foreground_positions
-from sxt_jax.data.patches import Sampling, grid_of_patches, random_patch, read_patch
+from sxt_jax.data.patches import (
+    Sampling,
+    grid_of_patches,
+    random_order,
+    random_patch,
+    read_patch,
+)
 
 Batch = dict[str, np.ndarray]
 T = TypeVar('T')
@@ -29,7 +38,7 @@ class Stream(Protocol):
 
 
 class PatchStream:
-    """Batches of image patches with their labels.
+    """Batches of image patches with their labels and, where the examples have them, flows.
 
     Args:
       examples: labelled volumes.
@@ -38,7 +47,7 @@ class PatchStream:
       seed: of the drawing.
       n_classes: number of classes, background included.
       steps_per_epoch: None: as many as show every patch of the grid once; for 'random', as many
-        as hold the voxels of all volumes.
+        as hold the voxels of all volumes; for 'each', as show every volume once.
     """
 
     def __init__(
@@ -57,40 +66,59 @@ class PatchStream:
         grid = Sampling(sampling.patch, 'strided', stride)
         self._grid = [(e, box) for e in self._examples for box in grid_of_patches(e.shape, grid)]
         self._foreground: list[list[np.ndarray]] = [[] for _ in self._examples]
-        if sampling.kind == 'random' and sampling.foreground_probability > 0:
+        if sampling.kind != 'strided' and sampling.foreground_probability > 0:
             self._foreground = [
                 foreground_positions(e, n_classes, seed=seed) for e in self._examples
             ]
-        self.steps_per_epoch = steps_per_epoch or max(1, len(self._grid) // batch_size)
+        n_drawn = len(self._examples if sampling.kind == 'each' else self._grid)
+        self.steps_per_epoch = steps_per_epoch or max(1, n_drawn // batch_size)
 
     def batch(self, step: int) -> Batch:
-        """{'image': [b, z, y, x, c] float32, 'labels': [b, z, y, x] int16} of that step."""
-        numbers = range(step * self._batch_size, (step + 1) * self._batch_size)
-        drawn = [self._draw(number) for number in numbers]
-        return {
-            'image': np.stack([read_patch(e.image, box) for e, box in drawn]),
-            'labels': np.stack(
-                [read_patch(e.labels, box, pad_value=IGNORE_INDEX) for e, box in drawn]
-            ),
-        }
+        """{'image': [b, z, y, x, c] float32, 'labels': [b, z, y, x] int16} of that step.
 
-    def _draw(self, number: int) -> tuple[Example, Any]:
+        And 'flows': [b, z, y, x, 3] float32, if the examples have flows.
+        """
+        numbers = range(step * self._batch_size, (step + 1) * self._batch_size)
+        patches = [self._patch(number) for number in numbers]
+        return {name: np.stack([patch[name] for patch in patches]) for name in patches[0]}
+
+    def _patch(self, number: int) -> Batch:
         """The `number`-th patch of the run."""
+        example, box, order = self._draw(number)
+        patch = {
+            'image': read_patch(example.image, box),
+            'labels': read_patch(example.labels, box, pad_value=IGNORE_INDEX),
+        }
+        if example.flows is not None:
+            patch['flows'] = read_patch(example.flows, box, pad_value=0).astype(np.float32)
+        if order == (0, 1, 2):
+            return patch
+        return {name: exchange_axes(name, array, order=order) for name, array in patch.items()}
+
+    def _draw(self, number: int) -> tuple[Example, Box, tuple[int, int, int]]:
+        """Example, box in it, and which of its axes become those of the `number`-th patch."""
         if self._sampling.kind == 'strided':
             epoch, place = divmod(number, len(self._grid))
-            return self._grid[self._order(epoch)[place]]
+            return *self._grid[self._order(epoch, len(self._grid))[place]], (0, 1, 2)
         rng = np.random.default_rng((self._seed, number))
-        which = int(rng.integers(len(self._examples)))
-        example = self._examples[which]
-        return example, random_patch(rng, example.shape, self._sampling, self._foreground[which])
+        if self._sampling.kind == 'each':
+            epoch, place = divmod(number, len(self._examples))
+            which = int(self._order(epoch, len(self._examples))[place])
+        else:
+            which = int(rng.integers(len(self._examples)))
+        shape = self._examples[which].shape
+        order = random_order(rng, shape, self._sampling)
+        # The patch's axis k is the volume's axis order[k].
+        z, y, x = (self._sampling.patch[order.index(axis)] for axis in range(3))
+        cut = dataclasses.replace(self._sampling, patch=(z, y, x))
+        box = random_patch(rng, shape, cut, self._foreground[which])
+        return self._examples[which], box, order
 
-    def _order(self, epoch: int) -> np.ndarray:
-        """The order of the grid's patches in an epoch; the last one asked for is kept."""
+    def _order(self, epoch: int, n: int) -> np.ndarray:
+        """The order of `n` patches or volumes in an epoch; the last one asked for is kept."""
         if getattr(self, '_ordered_epoch', None) != epoch:
             self._ordered_epoch = epoch
-            self._last_order = np.random.default_rng((self._seed, epoch)).permutation(
-                len(self._grid)
-            )
+            self._last_order = np.random.default_rng((self._seed, epoch)).permutation(n)
         return self._last_order
 
 

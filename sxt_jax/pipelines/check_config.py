@@ -19,12 +19,14 @@ from sxt_jax.core.volume import equal_sides
 from sxt_jax.data.augment import Augmentation
 from sxt_jax.data.classes import parse_classes
 from sxt_jax.data.datasets import Example
+from sxt_jax.data.distort import Distortion
 from sxt_jax.data.intensity import KINDS
 from sxt_jax.data.patches import Sampling
 from sxt_jax.inference import make_apply_fn
 from sxt_jax.inference.windows import BLENDS
 from sxt_jax.models import build_model
 from sxt_jax.pipelines.check_report import size_text
+from sxt_jax.pipelines.flow_training import check_flows
 from sxt_jax.training.objectives import make_segmentation_loss
 from sxt_jax.training.optimizers import make_optimizer
 from sxt_jax.training.state import SCOPES
@@ -63,10 +65,12 @@ def check_config(config: Any) -> None:
     _check_choices(config)
     model = build_model({**config.model, 'dtype': compute_dtype(config.compute_dtype)})
     _check_tiles(config, model)
+    check_flows(config, model)
     # What is made here is made again once the data are known; these tell what is wrong.
     make_optimizer(config.optimizer, n_steps=1)
     make_segmentation_loss(dict(config.loss))
     Augmentation.from_config(dict(config.augmentation))
+    Distortion.from_config(dict(config.distortion))
     make_sampling(config)
     if config.data.classes:
         parse_classes(config.data.classes, ignore_value=config.data.ignore_value)
@@ -84,6 +88,7 @@ def make_sampling(config: Any) -> Sampling:
         kind=config.data.sampling,
         stride=tuple(config.data.stride) if config.data.sampling == 'strided' else None,
         foreground_probability=config.data.foreground_probability,
+        exchange_axes=config.data.exchange_axes,
     )
 
 
@@ -152,8 +157,9 @@ def _check_tiles(config: Any, model: nn.Module) -> None:
         if whole and any(s % m for s, m in zip(sides, multiple, strict=True)):
             raise InputError(f'config.{name}', f'{sides}', f'multiples of {multiple}')
     tile, overlap = config.inference.tile, config.inference.overlap
-    if any(o >= t for o, t in zip(overlap, tile, strict=True)):
-        raise InputError('config.inference.overlap', f'{overlap}', f'less than the tile {tile}')
+    room = tuple(t - m for t, m in zip(tile, multiple, strict=True))  # tiles start at multiples
+    if any(o > r for o, r in zip(overlap, room, strict=True)):
+        raise InputError('config.inference.overlap', f'{overlap}', f'at most {room} with the tile')
 
 
 def check_isotropy(config: Any, examples: Sequence[Example]) -> None:

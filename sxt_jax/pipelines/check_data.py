@@ -40,6 +40,7 @@ class _Rules:
     patch: tuple[int, ...] | None
     isotropic: bool
     ignore_label: int | None = None
+    instances: bool = False
 
 
 def check_volumes(
@@ -87,6 +88,7 @@ def check_pairs(
     ignore_label: int | None = None,
     patch: Sequence[int] | None = None,
     isotropic: bool = False,
+    instances: bool = False,
     on_file: Callable[[Path], Any] | None = None,
 ) -> Report:
     """Check images with labels, paired as `io.pair` does.
@@ -99,6 +101,7 @@ def check_pairs(
       ignore_label: one value more that is allowed.
       patch: (z, y, x) that training will cut out.
       isotropic: whether cubic voxels are assumed.
+      instances: whether label values are ids of objects, not classes.
       on_file: called with each file before it is read.
     """
     try:
@@ -110,7 +113,8 @@ def check_pairs(
     problems = [Problem('error', u.file, f'has no partner; expected {u.looked_for}')
                 for u in unpaired]  # fmt: skip
     values = _allowed_values(n_classes, class_names, ignore_label)
-    rules = _Rules(values, tuple(patch) if patch else None, isotropic, ignore_label)
+    sides = tuple(patch) if patch else None
+    rules = _Rules(values, sides, isotropic, ignore_label, instances)
     entries: list[Entry] = []
     for one in pairs:
         image = _check_file(one.image, one.name, 'image', one.labels, rules, problems, on_file)
@@ -242,7 +246,7 @@ def _judge_values(values: Sequence[int], rules: _Rules) -> list[tuple[Severity, 
             ('error', f'label values {shorten(others)} outside the class list '
              f'{shorten(sorted(rules.values))}')
         )  # fmt: skip
-    if outside and len(values) > _MANY_LABELS:
+    if outside and len(values) > _MANY_LABELS and not rules.instances:
         message = f'{len(values)} label values: these look like instances, each would be a class'
         found.append(('warning', message))
     return found

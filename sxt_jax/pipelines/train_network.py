@@ -36,8 +36,10 @@ from sxt_jax.data.datasets import (
     prepare_examples,
     split_examples,
 )
+from sxt_jax.data.distort import Distortion
 from sxt_jax.data.intensity import Intensity
 from sxt_jax.data.pipeline import PatchStream
+from sxt_jax.data.targets import CELLS, ObjectIds
 from sxt_jax.inference import make_apply_fn
 from sxt_jax.io import Pair, pair
 from sxt_jax.models import build_model, model_config
@@ -50,6 +52,12 @@ from sxt_jax.pipelines.check_config import (
     working_shape,
 )
 from sxt_jax.pipelines.check_data import check_pairs
+from sxt_jax.pipelines.flow_training import (
+    flow_conventions,
+    learns_flows,
+    make_loss,
+    make_targets,
+)
 from sxt_jax.plots import learning_curves, save_figure
 from sxt_jax.training.checkpoint import (
     Checkpoint,
@@ -59,9 +67,10 @@ from sxt_jax.training.checkpoint import (
     restore_into,
 )
 from sxt_jax.training.evaluators import validation_scores
+from sxt_jax.training.flow_evaluator import flow_scores
 from sxt_jax.training.logbook import locked, read_metrics
 from sxt_jax.training.loop import SCORE, Plan, Progress, Run, train
-from sxt_jax.training.objectives import Objective, make_segmentation_loss
+from sxt_jax.training.objectives import Loss, Objective, make_segmentation_loss
 from sxt_jax.training.optimizers import make_optimizer
 from sxt_jax.training.state import TrainState, create_state, start_from
 
@@ -132,11 +141,13 @@ def load_training_data(config: Any, *, intensity: str | Intensity) -> TrainingDa
     )
     train_pairs, counts = _checked_pairs(fields.train, fields.labels, classes, config)
     volumes = open_pairs(train_pairs)
-    if classes is None:
+    if learns_flows(config):
+        classes = CELLS
+    elif classes is None:
         labels = [labels for _, labels in volumes]
         classes = detect_classes(labels, counts, ignore_value=fields.ignore_value)
     logging.info('Classes: %s', classes)
-    prepare = partial(_prepare, classes=classes, working_shape=working_shape(config))
+    prepare = partial(_prepare, config=config, classes=classes)
     examples, intensity = prepare(train_pairs, volumes, intensity=intensity)
     if fields.validation:
         pairs, _ = _checked_pairs(fields.validation, fields.validation_labels, classes, config)
@@ -160,10 +171,28 @@ def load_training_data(config: Any, *, intensity: str | Intensity) -> TrainingDa
 
 
 def _prepare(
-    pairs: Sequence[Pair], volumes: Sequence[tuple[Volume, Volume]], **options: Any
+    pairs: Sequence[Pair],
+    volumes: Sequence[tuple[Volume, Volume]],
+    *,
+    config: Any,
+    classes: Classes,
+    intensity: str | Intensity,
 ) -> tuple[list[Example], Intensity]:
+    flows = learns_flows(config)
     with progress_bar(total=len(pairs), unit='volume', desc='preparing', inner=True) as bar:
-        return prepare_examples(pairs, volumes, on_volume=bar.update, **options)
+        examples, intensity = prepare_examples(
+            pairs,
+            volumes,
+            classes=ObjectIds(config.data.ignore_value) if flows else classes,
+            intensity=intensity,
+            clip=config.data.clip,
+            working_shape=working_shape(config),
+            on_volume=bar.update,
+        )
+    if flows:
+        with progress_bar(total=len(pairs), unit='volume', desc='flows', inner=True) as bar:
+            examples = make_targets(examples, kind=config.flows.kind, on_volume=bar.update)
+    return examples, intensity
 
 
 def _initial_checkpoint(config: Any) -> Checkpoint | None:
@@ -187,8 +216,8 @@ def _initial_intensity(
 
 def build_network(config: Any, *, n_classes: int) -> nn.Module:
     """The config's network for that many classes, in the config's compute dtype."""
-    dtype = compute_dtype(config.compute_dtype)
-    return build_model({**config.model, 'n_labels': n_classes, 'dtype': dtype})
+    fields = {**config.model, 'dtype': compute_dtype(config.compute_dtype)}
+    return build_model(fields if learns_flows(config) else {**fields, 'n_labels': n_classes})
 
 
 def describe_run(
@@ -206,21 +235,20 @@ def describe_run(
     objective = Objective(
         name='supervised',
         stream=stream,
-        loss=make_segmentation_loss(dict(config.loss), class_weights=_class_weights(config, data)),
+        loss=_make_loss(config, data),
         optimizer=make_optimizer(config.optimizer, n_steps=plan.n_epochs * stream.steps_per_epoch),
         frozen=tuple(part for part in config.frozen.split(',') if part),
         augmentation=Augmentation.from_config(dict(config.augmentation)),
+        distortion=Distortion.from_config(dict(config.distortion)),
     )
     apply_fn = make_apply_fn(model)
 
     def validate(variables: Any) -> dict[str, float]:
+        shared: dict[str, Any] = {'tiling': dict(config.inference), 'device_mesh': device_mesh}
+        if learns_flows(config):
+            return flow_scores(apply_fn, variables, data.validation, **shared)
         return validation_scores(
-            apply_fn,
-            variables,
-            data.validation,
-            classes=data.classes,
-            tiling=dict(config.inference),
-            device_mesh=device_mesh,
+            apply_fn, variables, data.validation, classes=data.classes, **shared
         )
 
     return Run(
@@ -251,6 +279,11 @@ def make_stream(config: Any, examples: Sequence[Example], *, n_classes: int) -> 
 def describe_network(config: Any, model: nn.Module, data: TrainingData) -> dict[str, Any]:
     """All that `segment_files` needs besides the weights, JSON-able."""
     sizes = [e.voxel_size_nm for e in data.train if e.voxel_size_nm is not None]
+    flows: dict[str, Any] = {}
+    if learns_flows(config):
+        gray, n_channels = data.intensity, data.n_channels
+        conventions = flow_conventions(config, n_channels=n_channels, intensity=gray)
+        flows = {'classes': None, 'conventions': conventions}
     return {
         'description': config.description,
         'model': model_config(model),
@@ -266,7 +299,14 @@ def describe_network(config: Any, model: nn.Module, data: TrainingData) -> dict[
         'voxel_size_nm': sizes[0] if sizes else None,
         'config': json.loads(config.to_json_best_effort()),
         'version': sxt_jax.__version__,
+        **flows,
     }
+
+
+def _make_loss(config: Any, data: TrainingData) -> Loss:
+    if learns_flows(config):
+        return make_loss(config)
+    return make_segmentation_loss(dict(config.loss), class_weights=_class_weights(config, data))
 
 
 def _start(
@@ -320,6 +360,7 @@ def _checked_pairs(
             **datasets,
             class_names=classes.value_names if classes else None,
             ignore_label=config.data.ignore_value,
+            instances=learns_flows(config),
             patch=None if working_shape(config) else tuple(config.data.patch),
             on_file=lambda _: bar.update(),
         )

@@ -17,12 +17,14 @@ import jax.numpy as jnp
 import optax
 
 from sxt_jax.core.errors import InputError
-from sxt_jax.data.augment import Augmentation, augment
+from sxt_jax.data.augment import Augmentation, augment_batch
 from sxt_jax.data.classes import IGNORE_INDEX
+from sxt_jax.data.distort import Distortion, distort
 from sxt_jax.data.pipeline import Stream
 from sxt_jax.losses import cross_entropy, soft_dice
 
 Arrays = Mapping[str, jax.Array]
+_AUGMENTED = ('image', 'labels', 'flows')
 
 
 class Loss(Protocol):
@@ -45,7 +47,8 @@ class Objective:
       frozen: regular expressions; parameters whose path (`encoder_0/conv_1/kernel`) one of them
         finds are not changed by this objective, and modules whose path one finds run as in
         inference: they use their running statistics, and leave them as they are.
-      augmentation: what is done to image and labels of its batches, on the device.
+      augmentation: what is done to image, labels and flows of its batches, on the device.
+      distortion: what is done after that.
       turns: how many epochs in a row it has when objectives take turns.
     """
 
@@ -55,18 +58,14 @@ class Objective:
     optimizer: optax.GradientTransformation
     frozen: tuple[str, ...] = ()
     augmentation: Augmentation = dataclasses.field(default_factory=Augmentation)
+    distortion: Distortion = dataclasses.field(default_factory=Distortion)
     turns: int = 1
 
     def prepare(self, key: jax.Array, batch: Arrays) -> dict[str, jax.Array]:
         """The batch as the network sees it."""
-        if 'labels' not in batch:
-            empty = jnp.zeros(batch['image'].shape[:-1], jnp.int16)
-            image, _ = augment(key, batch['image'], empty, augmentation=self.augmentation)
-            return {**batch, 'image': image}
-        image, labels = augment(
-            key, batch['image'], batch['labels'], augmentation=self.augmentation
-        )
-        return {**batch, 'image': image, 'labels': labels}
+        patches = {name: batch[name] for name in _AUGMENTED if name in batch}
+        patches = augment_batch(key, patches, augmentation=self.augmentation)
+        return {**batch, **distort(key, patches, distortion=self.distortion)}
 
 
 def trainable_mask(params: Any, frozen: Sequence[str]) -> Any:

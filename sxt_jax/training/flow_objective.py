@@ -1,0 +1,86 @@
+"""Learning foreground and flows: the loss of Cellpose3D (Eschweiler and Stegmaier 2021)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from sxt_jax.core.errors import InputError
+from sxt_jax.data.classes import IGNORE_INDEX
+from sxt_jax.training.objectives import Loss
+
+BACKGROUND_WEIGHT = 0.01  # of a voxel's flow where there is no cell, beside 1 in cells
+
+
+def foreground_loss(prediction: jax.Array, labels: jax.Array) -> jax.Array:
+    """Mean absolute difference of predicted foreground and 0 or 1, over the counted voxels.
+
+    The published L1 loss of the first output.
+
+    Args:
+      prediction: [b, z, y, x] float foreground.
+      labels: [b, z, y, x] 1 in cells, 0 outside, `IGNORE_INDEX` where voxels do not count.
+
+    Returns:
+      [b] float32; 0 where no voxel counts.
+    """
+    counted = (labels != IGNORE_INDEX).astype(jnp.float32)
+    error = jnp.abs(prediction.astype(jnp.float32) - (labels > 0))
+    axes = tuple(range(1, labels.ndim))
+    return jnp.sum(error * counted, axes) / jnp.maximum(jnp.sum(counted, axes), 1)
+
+
+def flow_loss(prediction: jax.Array, flows: jax.Array, labels: jax.Array) -> jax.Array:
+    """Mean squared difference of flows, weighted 1 in cells and 0.01 outside.
+
+    The published loss: squared differences times the foreground clamped to 0.01 … 1, summed,
+    divided by the sum of these weights (at least 1), the mean over the components. Published are
+    sums over the batch, which are these where it is 1, as in the published training.
+
+    Args:
+      prediction: [b, z, y, x, 3] float flows.
+      flows: the same shape, true.
+      labels: [b, z, y, x] 1 in cells, 0 outside, `IGNORE_INDEX` where voxels do not count.
+
+    Returns:
+      [b] float32; 0 where no voxel counts.
+    """
+    weight = flow_weights(labels)
+    error = jnp.mean(jnp.square(prediction.astype(jnp.float32) - flows), -1)
+    axes = tuple(range(1, labels.ndim))
+    return jnp.sum(error * weight, axes) / jnp.maximum(jnp.sum(weight, axes), 1)
+
+
+def flow_weights(labels: jax.Array | np.ndarray) -> jax.Array:
+    """How much each voxel's flow counts, float32: 1 in cells, 0.01 outside, 0 where ignored."""
+    weight = jnp.where(labels > 0, 1.0, BACKGROUND_WEIGHT)
+    return jnp.where(labels == IGNORE_INDEX, 0.0, weight).astype(jnp.float32)
+
+
+def make_flow_loss(*, foreground_weight: float = 1.0, flow_weight: float = 1.0) -> Loss:
+    """Weighted sum of `foreground_loss` and `flow_loss`, of the heads 'foreground' and 'flows'.
+
+    Args:
+      foreground_weight: published 1.
+      flow_weight: published 1.
+
+    Raises:
+      InputError: a weight is negative, or both are 0.
+    """
+    if not (min(foreground_weight, flow_weight) >= 0 < foreground_weight + flow_weight):
+        found = f'foreground_weight {foreground_weight}, flow_weight {flow_weight}'
+        raise InputError('config.flows', found, 'positive weights')
+
+    def loss(
+        outputs: Mapping[str, jax.Array], batch: Mapping[str, jax.Array]
+    ) -> tuple[jax.Array, dict[str, jax.Array]]:
+        labels = batch['labels']
+        foreground = foreground_loss(outputs['foreground'][..., 0], labels)
+        flows = flow_loss(outputs['flows'], batch['flows'], labels)
+        total = foreground_weight * foreground + flow_weight * flows
+        return total, {'foreground_loss': foreground, 'flow_loss': flows}
+
+    return loss

@@ -1,0 +1,189 @@
+"""Loss and scores of foreground and flows: the published sums, in numpy."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from sxt_jax.core.devices import make_device_mesh, split_batch
+from sxt_jax.core.errors import InputError
+from sxt_jax.data.augment import Augmentation
+from sxt_jax.data.classes import IGNORE_INDEX
+from sxt_jax.data.datasets import Example
+from sxt_jax.data.distort import Distortion
+from sxt_jax.data.patches import Sampling
+from sxt_jax.data.pipeline import PatchStream
+from sxt_jax.data.targets import with_flows
+from sxt_jax.training.flow_evaluator import flow_scores
+from sxt_jax.training.flow_objective import flow_loss, foreground_loss, make_flow_loss
+from sxt_jax.training.objectives import Objective
+from sxt_jax.training.state import create_state
+from sxt_jax.training.step import make_train_step
+from tests.training.cells import TinyFlowNet, make_cells, tanh_flows
+
+RNG = np.random.default_rng(0)
+SHAPE = (1, 4, 5, 6)
+LABELS = RNG.integers(0, 2, SHAPE).astype(np.int16)
+TRUTH, FLOWS = RNG.uniform(-1, 1, (2, *SHAPE, 3)).astype(np.float32)
+FOREGROUND = RNG.uniform(-1, 1, SHAPE).astype(np.float32)
+TILING = {'tile': (8, 8, 8), 'overlap': (0, 0, 0), 'blend': 'constant', 'batch_size': 8}
+
+
+def test_the_published_loss():
+    """One component after the other, as the published training step sums them."""
+    mask = LABELS[0].astype(float)
+    weight = np.clip(mask, 0.01, 1)
+    parts = [
+        ((FLOWS[0, ..., c] - TRUTH[0, ..., c]) ** 2 * weight).sum()
+        / np.clip(weight.sum(), 1, mask.size)
+        for c in range(3)
+    ]
+    assert float(flow_loss(FLOWS, TRUTH, LABELS)[0]) == pytest.approx(sum(parts) / 3, rel=1e-5)
+    expected = np.abs(FOREGROUND[0] - mask).mean()
+    assert float(foreground_loss(FOREGROUND, LABELS)[0]) == pytest.approx(expected, rel=1e-5)
+    outputs = {'foreground': FOREGROUND[..., None], 'flows': FLOWS}
+    loss = make_flow_loss(foreground_weight=2.0, flow_weight=0.5)
+    total, told = loss(outputs, {'labels': LABELS, 'flows': TRUTH})
+    assert float(total[0]) == pytest.approx(2 * expected + 0.5 * sum(parts) / 3, rel=1e-5)
+    assert set(told) == {'foreground_loss', 'flow_loss'}
+
+
+def test_ignored_voxels_do_not_count():
+    labels = LABELS.copy()
+    labels[:, 2:] = IGNORE_INDEX
+    kept = [a[:, :2] for a in (FLOWS, TRUTH, LABELS)]
+    np.testing.assert_allclose(flow_loss(FLOWS, TRUTH, labels), flow_loss(*kept), rtol=1e-5)
+    found = foreground_loss(FOREGROUND, labels)
+    np.testing.assert_allclose(found, foreground_loss(FOREGROUND[:, :2], LABELS[:, :2]), rtol=1e-5)
+
+
+def test_a_patch_with_nothing_to_learn_has_no_loss_and_no_gradient():
+    nothing = np.full(SHAPE, IGNORE_INDEX)
+
+    def loss(flows, foreground):
+        return flow_loss(flows, TRUTH, nothing)[0] + foreground_loss(foreground, nothing)[0]
+
+    value, gradient = jax.value_and_grad(loss, argnums=(0, 1))(FLOWS, FOREGROUND)
+    assert value == 0
+    jax.tree.map(lambda g: np.testing.assert_array_equal(g, 0), gradient)
+
+
+@pytest.mark.parametrize('weights', [(-1.0, 1.0), (0.0, 0.0), (float('nan'), 1.0)])
+def test_bad_weights(weights):
+    with pytest.raises(InputError, match=r'config\.flows'):
+        make_flow_loss(foreground_weight=weights[0], flow_weight=weights[1])
+
+
+def cells(seed, shape=(16, 16, 16)):
+    image, ids = make_cells(seed, shape, n_cells=3)
+    gray = (image[..., None] / 100).astype(np.float32)
+    return with_flows(Example(str(seed), gray, ids.astype(np.int32)), tanh_flows)
+
+
+def objective():
+    examples = [cells(i) for i in range(8)]
+    sampling = Sampling((8, 8, 8), 'each', exchange_axes=0.5)
+    return Objective(
+        name='supervised',
+        stream=PatchStream(examples, sampling=sampling, batch_size=8, seed=0, n_classes=2),
+        loss=make_flow_loss(),
+        optimizer=optax.radam(1e-2),
+        augmentation=Augmentation(flip_axes='zyx'),
+        distortion=Distortion(probability=0.3, shuffle_side=3, inpaint_side=2),
+    )
+
+
+def run(n_steps, devices):
+    learnt, device_mesh, model = objective(), make_device_mesh(devices), TinyFlowNet()
+    key = jax.random.key(0)
+    state = create_state(key, model, [learnt], input_shape=(1, 8, 8, 8, 1), device_mesh=device_mesh)
+    step, losses, states = make_train_step(model, learnt, device_mesh=device_mesh), [], []
+    for i in range(n_steps):
+        batch = jax.device_put(learnt.stream.batch(i), split_batch(device_mesh))
+        state, metrics = step(state, batch, key)
+        losses.append(float(metrics['loss']))
+        states.append(jax.device_get(state))
+    return states, losses
+
+
+def test_the_loss_falls_and_eight_devices_make_the_steps_of_one():
+    """With every kind of augmentation and distortion."""
+    one, one_losses = run(40, jax.devices()[:1])
+    eight, eight_losses = run(5, jax.devices())
+    np.testing.assert_allclose(one_losses[:5], eight_losses, rtol=1e-5)
+    assert np.mean(one_losses[-5:]) < 0.6 * np.mean(one_losses[:5])
+    assert one[-1].step == 40
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5),
+        one[4].params, eight[4].params,
+    )  # fmt: skip
+
+
+def as_drawn(variables, tiles):
+    """What is drawn in the image's channels."""
+    return {'foreground': tiles[..., :1], 'flows': tiles[..., 1:]}
+
+
+def drawn(labels, true, foreground, predicted):
+    image = np.stack([foreground, *np.moveaxis(np.asarray(predicted), -1, 0)], -1)
+    shape = (1, 1, len(labels))
+    return Example(
+        'e',
+        image.reshape(*shape, 4).astype(np.float32),
+        np.asarray(labels, np.int16).reshape(shape),
+        flows=np.asarray(true, np.float16).reshape(*shape, 3),
+    )
+
+
+def score(*examples):
+    return flow_scores(as_drawn, None, examples, tiling=TILING, device_mesh=None)
+
+
+def test_flows_count_where_they_are_right():
+    z, half, none = (1.0, 0.0, 0.0), (0.6, 0.0, 0.0), (0.0, 0.0, 0.0)
+    found = score(
+        drawn(
+            [1, 1, 1, 0, 0, IGNORE_INDEX],
+            [z, z, z, none, none, none],
+            [0.9, 0.8, 0.4, 0.7, 0.1, 0.9],
+            [half, none, z, z, none, z],
+        )
+    )
+    # 3 true, 3 predicted; two of them in cells, of which one has the right flow.
+    expected = {
+        'dice/foreground': 4 / 6,
+        'dice/flows': 2 / 6,
+        'dice': 3 / 6,
+        'validation/foreground_loss': (0.1 + 0.2 + 0.6 + 0.7 + 0.1) / 5,
+        'validation/flow_loss': (0.16 / 3 + 1 / 3 + 0.01 / 3) / 3.02,
+    }
+    assert found == pytest.approx(expected, rel=1e-3)
+
+
+def test_scores_are_means_over_volumes_that_have_cells():
+    z, none = (1.0, 0.0, 0.0), (0.0, 0.0, 0.0)
+    right = drawn([1, 0], [z, none], [1, 0], [z, none])
+    empty = drawn([0, 0], [none, none], [0, 0], [none, none])
+    missed = drawn([1, 0], [z, none], [0, 0], [none, none])
+    assert score(right, empty)['dice'] == 1
+    assert score(right, missed)['dice'] == 0.5
+    assert set(score(empty)) == {'validation/foreground_loss', 'validation/flow_loss'}
+    assert score() == {}
+
+
+def test_whole_volumes_are_scored_slab_by_slab():
+    """A network that draws the truth, on a volume of many tiles."""
+    truth = cells(3)
+    labels = np.asarray(truth.labels)
+    image = np.concatenate([labels[..., None], np.asarray(truth.flows, np.float32)], -1)
+    found = score(Example('e', image.astype(np.float32), labels, flows=truth.flows))
+    assert found['dice/foreground'] == found['dice/flows'] == 1
+    assert found['validation/flow_loss'] == pytest.approx(0, abs=1e-6)
+
+
+def test_losses_are_finite_in_half_precision():
+    outputs = {'foreground': jnp.bfloat16(FOREGROUND[..., None]), 'flows': jnp.bfloat16(FLOWS)}
+    total, _ = make_flow_loss()(outputs, {'labels': LABELS, 'flows': TRUTH})
+    assert total.dtype == jnp.float32
+    assert np.isfinite(total).all()
