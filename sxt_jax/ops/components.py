@@ -13,6 +13,7 @@ from __future__ import annotations
 import functools
 import itertools
 from collections.abc import Callable
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -23,6 +24,7 @@ from sxt_jax.core.errors import InputError
 from sxt_jax.ops import bits
 
 _CHUNK = 1 << 15
+_BATCH = 1 << 20
 
 Offset = tuple[int, int, int]
 _BEFORE_X: Offset = (0, 0, -1)
@@ -58,12 +60,12 @@ def connected_components(
     same = _same_as_neighbour(volume, connectivity)
     filled = bits.pack(volume != 0)
     starts = lax.optimization_barrier(filled & ~same(_BEFORE_X))
-    before = lax.optimization_barrier(bits.counts_before(starts))
-    edges, deltas = _edges(same, connectivity)
-    parents = _join(edges, deltas, starts, before, max_runs=_max_runs(volume))
-    numbers = _number_roots(parents, before[-1, -1, -1] + lax.population_count(starts[-1, -1, -1]))
-    runs = bits.rank_everywhere(starts, before, n_x=volume.shape[-1])
-    components = numbers.at[jnp.maximum(runs, 0)].get(mode='promise_in_bounds')
+    runs = _Runs(starts, bits.counts_before(starts))
+    contacts, deltas = _contacts(same, connectivity)
+    parents = _join(runs, contacts, deltas, max_runs=_max_runs(volume))
+    numbers = _number_roots(parents, runs.number())
+    run = bits.rank_everywhere(*runs, n_x=volume.shape[-1])
+    components = numbers.at[jnp.maximum(run, 0)].get(mode='promise_in_bounds')
     return jnp.where(volume != 0, components, 0).reshape(labels_or_mask.shape)
 
 
@@ -106,7 +108,9 @@ def _same_as_neighbour(volume: jax.Array, connectivity: int) -> Callable[[Offset
     return same
 
 
-def _edges(same: Callable[[Offset], jax.Array], connectivity: int) -> tuple[jax.Array, jax.Array]:
+def _contacts(
+    same: Callable[[Offset], jax.Array], connectivity: int
+) -> tuple[jax.Array, jax.Array]:
     """Touching voxels that join runs: packed masks, one for each direction to an earlier row.
 
     Left out are contacts that follow from others: between the same two runs one voxel before;
@@ -119,8 +123,10 @@ def _edges(same: Callable[[Offset], jax.Array], connectivity: int) -> tuple[jax.
     """
     _, n_y, n_words = same(_BEFORE_X).shape
     kinds, deltas = [], []
-    for offset in itertools.product((-1, 0, 1), (-1, 0, 1), (-1, 0, 1)):
-        if not offset < _BEFORE_X or sum(map(abs, offset)) > connectivity:
+    offsets = itertools.product((-1, 0, 1), (-1, 0, 1), (-1, 0, 1))
+    # Faces first: after them most of the others lie within a tree already.
+    for offset in sorted(offsets, key=_n_steps):
+        if not offset < _BEFORE_X or _n_steps(offset) > connectivity:
             continue
         known = functools.reduce(jnp.bitwise_or, map(same, _between(offset)), jnp.uint32(0))
         if offset[2] == 0:
@@ -134,53 +140,118 @@ def _edges(same: Callable[[Offset], jax.Array], connectivity: int) -> tuple[jax.
     return jnp.concatenate(kinds), jnp.asarray(deltas, jnp.int32)
 
 
+def _n_steps(offset: Offset) -> int:
+    return sum(map(abs, offset))
+
+
 def _between(offset: Offset) -> list[Offset]:
     """Corners of the box between 0 and an offset, without these two."""
     corners = itertools.product(*((0, d) if d else (0,) for d in offset))
     return [(z, y, x) for z, y, x in corners if (z, y, x) not in ((0, 0, 0), offset)]
 
 
-def _join(
-    edges: jax.Array, deltas: jax.Array, starts: jax.Array, before: jax.Array, *, max_runs: int
-) -> jax.Array:
+class _Runs(NamedTuple):
+    """Runs by their first voxels: packed, and how many there are before each word."""
+
+    starts: jax.Array
+    before: jax.Array
+
+    def number(self) -> jax.Array:
+        """Number of runs."""
+        last = lax.population_count(self.starts[-1, -1, -1]).astype(jnp.int32)
+        return self.before[-1, -1, -1] + last
+
+    def at(self, position: jax.Array) -> jax.Array:
+        """Run of each bit position."""
+        return bits.rank(self.starts, self.before, position)
+
+
+class _Edges(NamedTuple):
+    """Pairs of runs in the first `n` places of two buffers."""
+
+    one: jax.Array
+    other: jax.Array
+    n: jax.Array
+
+    def append(self, one: jax.Array, other: jax.Array, keep: jax.Array) -> _Edges:
+        """With those of some more edges that are to be kept."""
+        upto = self.n + jnp.cumsum(keep.astype(jnp.int32))
+        place = jnp.where(keep, upto - 1, self.one.size)
+        return _Edges(
+            self.one.at[place].set(one, mode='drop'),
+            self.other.at[place].set(other, mode='drop'),
+            upto[-1],
+        )
+
+
+def _join(runs: _Runs, contacts: jax.Array, deltas: jax.Array, *, max_runs: int) -> jax.Array:
     """Root (smallest run) of every run.
 
-    In each round every edge between two trees hooks the larger root to the smaller one; where many
-    want the same root the smallest wins and the others stay for the next round. Edges within a
-    tree are dropped. What an earlier chunk of the round has hooked may be overwritten, but its edge
-    is still there.
+    Contacts become edges in batches. In each round every edge between two trees hooks the larger
+    root to the smaller one; where many want the same root the smallest wins and the others stay for
+    the next round. Then all paths are cut short, and edges within a tree are dropped.
     """
-    n_runs = before[-1, -1, -1] + lax.population_count(starts[-1, -1, -1]).astype(jnp.int32)
-    kind_bits = edges.size // deltas.size * bits.WORD_BITS
+    n_runs, upto_block = runs.number(), bits.block_counts(contacts)
+    size = min(_BATCH, contacts.size * bits.WORD_BITS)
+    empty = jnp.zeros(size + -size % _CHUNK, jnp.int32)
 
-    def hook(
-        chunk: jax.Array, state: tuple[jax.Array, jax.Array], upto_block: jax.Array, all_: jax.Array
-    ) -> tuple[jax.Array, jax.Array]:
-        parents, left = state
-        number = chunk * _CHUNK + jnp.arange(_CHUNK, dtype=jnp.int32)
-        position = bits.select(all_, upto_block, number)
-        valid = number < upto_block[-1]
-        here = position % kind_bits
-        there = here - deltas[position // kind_bits]
-        a, b = (parents[bits.rank(starts, before, jnp.where(valid, p, 0))] for p in (here, there))
-        high, low = jnp.maximum(a, b), jnp.minimum(a, b)
-        parents = parents.at[jnp.where(valid, high, max_runs)].min(low, mode='drop')
-        done = valid & (a == b)
-        bit = jnp.uint32(1) << (position % bits.WORD_BITS).astype(jnp.uint32)
-        word = jnp.where(done, position // bits.WORD_BITS, edges.size)
-        return parents, left.at[word].add(-bit, mode='drop')
+    def round_(state: tuple[jax.Array, _Edges]) -> tuple[jax.Array, _Edges]:
+        parents, edges = state
+        parents = _shortcut(_hook(parents, edges), n_runs)
+        return parents, _drop_joined(parents, edges)
 
-    def round_(
-        state: tuple[jax.Array, jax.Array, jax.Array],
-    ) -> tuple[jax.Array, jax.Array, jax.Array]:
-        parents, left, upto_block = state
-        n_chunks = -(-upto_block[-1] // _CHUNK)
-        body = functools.partial(hook, upto_block=upto_block, all_=left)
-        parents, left = lax.fori_loop(0, n_chunks, body, (parents, left))
-        return _shortcut(parents, n_runs), left, bits.block_counts(left)
+    def batch(i: jax.Array, parents: jax.Array) -> jax.Array:
+        def add(chunk: jax.Array, edges: _Edges) -> _Edges:
+            number = chunk * _CHUNK + jnp.arange(_CHUNK, dtype=jnp.int32)
+            one, other = _ends(runs, bits.select(contacts, upto_block, number), deltas)
+            one, other = parents[one], parents[other]
+            return edges.append(one, other, (number < upto_block[-1]) & (one != other))
 
-    start = jnp.arange(max_runs, dtype=jnp.int32), edges, bits.block_counts(edges)
-    return lax.while_loop(lambda state: state[2][-1] > 0, round_, start)[0]
+        per_batch, n_chunks = empty.size // _CHUNK, -(-upto_block[-1] // _CHUNK)
+        first, last = i * per_batch, jnp.minimum((i + 1) * per_batch, n_chunks)
+        edges = lax.fori_loop(first, last, add, _Edges(empty, empty, jnp.int32(0)))
+        return lax.while_loop(lambda state: state[1].n > 0, round_, (parents, edges))[0]
+
+    return lax.fori_loop(
+        0, -(-upto_block[-1] // empty.size), batch, jnp.arange(max_runs, dtype=jnp.int32)
+    )
+
+
+def _ends(runs: _Runs, contact: jax.Array, deltas: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Runs on both sides of contacts given by their bit positions, kind after kind."""
+    kind_bits = runs.starts.size * bits.WORD_BITS
+    kind_bits += -kind_bits % (8 * bits.WORD_BITS)
+    here = contact % kind_bits
+    # The position of a number beyond the last contact is arbitrary, its neighbour may be nowhere.
+    there = jnp.maximum(here - deltas[contact // kind_bits], 0)
+    return runs.at(here), runs.at(there)
+
+
+def _hook(parents: jax.Array, edges: _Edges) -> jax.Array:
+    """Roots hooked to the smallest root that an edge leads to."""
+
+    def hook(i: jax.Array, parents: jax.Array) -> jax.Array:
+        a = lax.dynamic_slice(edges.one, (i * _CHUNK,), (_CHUNK,))
+        b = lax.dynamic_slice(edges.other, (i * _CHUNK,), (_CHUNK,))
+        number = i * _CHUNK + jnp.arange(_CHUNK, dtype=jnp.int32)
+        high = jnp.where(number < edges.n, jnp.maximum(a, b), parents.size)
+        return parents.at[high].min(jnp.minimum(a, b), mode='drop')
+
+    return lax.fori_loop(0, -(-edges.n // _CHUNK), hook, parents)
+
+
+def _drop_joined(parents: jax.Array, edges: _Edges) -> _Edges:
+    """Edges between roots, without those whose ends have one root by now."""
+
+    def walk(i: jax.Array, kept: _Edges) -> _Edges:
+        # Kept edges are written to places that have been read.
+        a = parents[lax.dynamic_slice(kept.one, (i * _CHUNK,), (_CHUNK,))]
+        b = parents[lax.dynamic_slice(kept.other, (i * _CHUNK,), (_CHUNK,))]
+        number = i * _CHUNK + jnp.arange(_CHUNK, dtype=jnp.int32)
+        return kept.append(a, b, (number < edges.n) & (a != b))
+
+    start = edges._replace(n=jnp.int32(0))
+    return lax.fori_loop(0, -(-edges.n // _CHUNK), walk, start)
 
 
 def _shortcut(parents: jax.Array, n_runs: jax.Array) -> jax.Array:
@@ -191,15 +262,19 @@ def _shortcut(parents: jax.Array, n_runs: jax.Array) -> jax.Array:
     """
     size = min(_CHUNK, parents.shape[0])
 
-    def jump(state: tuple[jax.Array, jax.Array], chunk: jax.Array) -> tuple[jax.Array, jax.Array]:
-        parents, _ = state
-        old = lax.dynamic_slice(parents, (chunk * size,), (size,))
-        new = parents[old]
-        return lax.dynamic_update_slice(parents, new, (chunk * size,)), jnp.any(old != new)
+    def walk(i: jax.Array, parents: jax.Array) -> jax.Array:
+        first = i * size
+        chunk = lax.dynamic_slice(parents, (first,), (size,))
+        # The chunk is worked on apart: XLA copies arrays that are read again after a write.
+        chunk = jnp.where(chunk < first, parents[chunk], chunk)
 
-    def walk(chunk: jax.Array, parents: jax.Array) -> jax.Array:
-        body = functools.partial(jump, chunk=chunk)
-        return lax.while_loop(lambda state: state[1], body, (parents, jnp.bool_(True)))[0]
+        def jump(state: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
+            old, _ = state
+            new = jnp.where(old < first, old, old[jnp.maximum(old - first, 0)])
+            return new, jnp.any(old != new)
+
+        chunk = lax.while_loop(lambda state: state[1], jump, (chunk, jnp.bool_(True)))[0]
+        return lax.dynamic_update_slice(parents, chunk, (first,))
 
     return lax.fori_loop(0, -(-n_runs // size), walk, parents)
 
@@ -218,4 +293,4 @@ def _number_roots(parents: jax.Array, n_runs: jax.Array) -> jax.Array:
         return numbers, own[-1]
 
     start = jnp.zeros_like(parents), jnp.int32(0)
-    return lax.fori_loop(0, -(-n_runs.astype(jnp.int32) // size), walk, start)[0]
+    return lax.fori_loop(0, -(-n_runs // size), walk, start)[0]
