@@ -58,7 +58,7 @@ def get_config(variant: str = '') -> ConfigDict:
 def _shrink(config: ConfigDict) -> None:
     config.model.features = 4
     config.epochs = 2
-    config.data.steps_per_epoch = 10
+    config.data.steps_per_epoch = 40
     config.data.patch = (16, 24, 24)
     config.distortion.shuffle_side = 5
     config.distortion.inpaint_side = 3

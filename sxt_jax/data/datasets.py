@@ -33,6 +33,7 @@ class Example:
       voxel_size_nm: of the grid of `image`; None if the file does not say.
       flows: [z, y, x, 3] float vectors (z, y, x) towards the centres of cells; None where classes
         are learnt.
+      checksum: of what the flows were made of. Their own depends on the device that made them.
     """
 
     name: str
@@ -40,6 +41,7 @@ class Example:
     labels: ArrayLike
     voxel_size_nm: VoxelSize | None = None
     flows: ArrayLike | None = None
+    checksum: int = 0
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -228,11 +230,15 @@ def split_examples(
 
 def fingerprint(example: Example) -> str:
     """Name, shape and a checksum of the targets: whether two runs learn from the same."""
-    checksum = 0
-    for target in (example.labels, example.flows):
-        for slab in slabs(target) if target is not None else ():
-            checksum = zlib.crc32(slab.tobytes(), checksum)
+    checksum = compute_checksum(example.labels, start=example.checksum)
     return f'{example.name} {"×".join(map(str, example.shape))} {checksum:08x}'
+
+
+def compute_checksum(data: ArrayLike, *, start: int = 0) -> int:
+    """CRC-32 of a volume's voxels, after those whose checksum is `start`."""
+    for slab in slabs(data):
+        start = zlib.crc32(slab.tobytes(), start)
+    return start
 
 
 def class_frequencies(examples: Sequence[Example], n_classes: int) -> np.ndarray:

@@ -10,7 +10,7 @@ import numpy as np
 
 from sxt_jax.core.errors import InputError
 from sxt_jax.data.classes import IGNORE_INDEX, Classes
-from sxt_jax.data.datasets import Example
+from sxt_jax.data.datasets import Example, compute_checksum
 
 CELLS = Classes(('background', 'cell'), (0, 1))  # the classes of the foreground of ids
 
@@ -59,4 +59,5 @@ def with_flows(example: Example, flows_of: Callable[[np.ndarray], Any]) -> Examp
     if flows.shape != (*ids.shape, 3):
         raise ValueError(f'flows {flows.shape} of labels {ids.shape}: expected [z, y, x, 3]')
     labels = np.where(ids == IGNORE_INDEX, IGNORE_INDEX, ids > 0).astype(np.int16)
-    return dataclasses.replace(example, labels=labels, flows=flows)
+    checksum = compute_checksum(ids)
+    return dataclasses.replace(example, labels=labels, flows=flows, checksum=checksum)
