@@ -174,7 +174,9 @@ def prepare_examples(
     Raises:
       InputError: NaN voxels, constant images, labels outside the class list.
     """
-    in_memory = working_shape is not None or _fits_in_memory([image for image, _ in volumes])
+    in_memory = working_shape is not None or fits_in_memory(
+        sum(int(np.prod(v.shape)) * (4 * v.n_channels + 2) for v, _ in volumes)
+    )
     examples = []
     for pair, (image, labels) in zip(pairs, volumes, strict=True):
         gray, voxel_size_nm, name = image.data, image.voxel_size_nm, str(pair.image)
@@ -294,7 +296,7 @@ def _everything(data: ArrayLike) -> tuple[slice, ...]:
     return (slice(None),) * len(data.shape)
 
 
-def _fits_in_memory(images: Sequence[Volume]) -> bool:
-    n_bytes = sum(int(np.prod(v.shape)) * (4 * v.n_channels + 2) for v in images)
+def fits_in_memory(n_bytes: int) -> bool:
+    """Whether that much may be held: half of what is free now."""
     available = os.sysconf('SC_AVPHYS_PAGES') * os.sysconf('SC_PAGE_SIZE')
     return n_bytes < _SHARE_OF_MEMORY * available

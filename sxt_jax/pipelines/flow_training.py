@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 import flax.linen as nn
-import numpy as np
+from absl import logging
 
+from sxt_jax.core.atomic import remove_abandoned
 from sxt_jax.core.errors import InputError
-from sxt_jax.data.datasets import Example
+from sxt_jax.data.datasets import Example, fits_in_memory
 from sxt_jax.data.intensity import Intensity
 from sxt_jax.data.targets import with_flows
 from sxt_jax.instances.gradient_maps import KINDS, labels_to_flows
 from sxt_jax.training.flow_objective import make_flow_loss
+from sxt_jax.training.objectives import Loss
 
 _HEADS = {'foreground', 'flows'}
+_TARGET_BYTES = 8  # of a voxel: labels and three components in half precision
 
 
 def learns_flows(config: Any) -> bool:
@@ -51,7 +57,7 @@ def check_flows(config: Any, model: nn.Module) -> None:
     make_flow_loss(**_weights(config))
 
 
-def make_loss(config: Any) -> Any:
+def make_loss(config: Any) -> Loss:
     """The config's loss of foreground and flows."""
     return make_flow_loss(**_weights(config))
 
@@ -64,6 +70,7 @@ def make_targets(
     examples: Sequence[Example],
     *,
     kind: str,
+    folder: Path,
     on_volume: Callable[[], Any] | None = None,
 ) -> list[Example]:
     """Volumes of ids of cells with foreground and flows in their place.
@@ -71,11 +78,18 @@ def make_targets(
     Args:
       examples: their labels are ids (`data.targets.ObjectIds`).
       kind: of flows, see `instances.labels_to_flows`.
+      folder: where targets are kept that do not fit in memory.
       on_volume: called after each.
     """
+    n_voxels = sum(math.prod(example.shape) for example in examples)
+    kept = None if fits_in_memory(_TARGET_BYTES * n_voxels) else folder / kind
+    if kept is not None:
+        kept.mkdir(parents=True, exist_ok=True)
+        remove_abandoned(kept)
+        logging.info('Foreground and flows do not fit in memory and are kept in %s', kept)
     made = []
     for example in examples:
-        made.append(with_flows(example, lambda ids: np.asarray(labels_to_flows(ids, kind=kind))))
+        made.append(with_flows(example, partial(labels_to_flows, kind=kind), folder=kept))
         if on_volume is not None:
             on_volume()
     return made

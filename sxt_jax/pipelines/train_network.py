@@ -111,7 +111,7 @@ def train_network(config: Any, workdir: str | Path) -> Checkpoint:
         begun = latest_checkpoint(workdir)
         other = _initial_checkpoint(config) if begun is None else None
         intensity = _initial_intensity(config, begun, other)
-        data = load_training_data(config, intensity=intensity)
+        data = load_training_data(config, intensity=intensity, folder=workdir)
         check_isotropy(config, data.train)
         model = build_network(config, n_classes=len(data.classes))
         run = describe_run(config, workdir, model, data, device_mesh)
@@ -133,8 +133,16 @@ def plot_curves(workdir: str | Path, path: str | Path | None = None) -> Path:
     return path
 
 
-def load_training_data(config: Any, *, intensity: str | Intensity) -> TrainingData:
-    """Volumes of the config's folders, checked, on the working grid, normalised, split."""
+def load_training_data(
+    config: Any, *, intensity: str | Intensity, folder: str | Path
+) -> TrainingData:
+    """Volumes of the config's folders, checked, on the working grid, normalised, split.
+
+    Args:
+      config: an experiment.
+      intensity: a kind of normalisation to fit, or one fitted before.
+      folder: for targets that are made of the labels and do not fit in memory.
+    """
     fields = config.data
     classes = (
         parse_classes(fields.classes, ignore_value=fields.ignore_value) if fields.classes else None
@@ -147,7 +155,7 @@ def load_training_data(config: Any, *, intensity: str | Intensity) -> TrainingDa
         labels = [labels for _, labels in volumes]
         classes = detect_classes(labels, counts, ignore_value=fields.ignore_value)
     logging.info('Classes: %s', classes)
-    prepare = partial(_prepare, config=config, classes=classes)
+    prepare = partial(_prepare, config=config, classes=classes, folder=Path(folder) / 'targets')
     examples, intensity = prepare(train_pairs, volumes, intensity=intensity)
     if fields.validation:
         pairs, _ = _checked_pairs(fields.validation, fields.validation_labels, classes, config)
@@ -177,6 +185,7 @@ def _prepare(
     config: Any,
     classes: Classes,
     intensity: str | Intensity,
+    folder: Path,
 ) -> tuple[list[Example], Intensity]:
     flows = learns_flows(config)
     with progress_bar(total=len(pairs), unit='volume', desc='preparing', inner=True) as bar:
@@ -191,7 +200,8 @@ def _prepare(
         )
     if flows:
         with progress_bar(total=len(pairs), unit='volume', desc='flows', inner=True) as bar:
-            examples = make_targets(examples, kind=config.flows.kind, on_volume=bar.update)
+            kind = config.flows.kind
+            examples = make_targets(examples, kind=kind, folder=folder, on_volume=bar.update)
     return examples, intensity
 
 

@@ -93,6 +93,27 @@ def test_a_stopped_run_goes_on_to_the_same_end(folder, trained, tmp_path, monkey
     _assert_same(latest_checkpoint(tmp_path).restore(), latest_checkpoint(trained).restore())
 
 
+def test_targets_that_do_not_fit_in_memory_are_read_from_files(folder, tmp_path, monkeypatch):
+    config = smoke(folder)
+    options = {'intensity': 'percentile', 'folder': tmp_path}
+    held = load_training_data(config, **options)
+    assert not list(tmp_path.iterdir())
+    monkeypatch.setattr('sxt_jax.pipelines.flow_training.fits_in_memory', lambda n_bytes: False)
+    read = load_training_data(config, **options)
+    files = {path: path.stat().st_mtime_ns for path in (tmp_path / 'targets' / 'tanh').iterdir()}
+    assert len(files) == 6
+    again = load_training_data(config, **options)
+    assert files == {path: path.stat().st_mtime_ns for path in files}
+    assert all(isinstance(e.flows, np.memmap) for e in read.train)
+    streams = [pipeline.make_stream(config, d.train, n_classes=2) for d in (held, read, again)]
+    for batch in (stream.batch(3) for stream in streams):
+        for name, array in streams[0].batch(3).items():
+            np.testing.assert_array_equal(batch[name], array)
+    assert [pipeline.fingerprint(e) for e in read.train] == [
+        pipeline.fingerprint(e) for e in held.train
+    ]
+
+
 def _assert_same(a, b):
     if isinstance(a, dict):
         assert a.keys() == b.keys()
@@ -118,7 +139,7 @@ def test_ids_become_foreground_and_flows_of_whole_cells(tmp_path):
     write_volume(tmp_path / 'images' / 'one.tif', Volume(image))
     write_volume(tmp_path / 'labels' / 'one.nrrd', Volume(large))
     config = smoke(tmp_path, **{'data.ignore_value': 5})
-    data = load_training_data(config, intensity='percentile')
+    data = load_training_data(config, intensity='percentile', folder=tmp_path)
     (train,), (held,) = data.train, data.validation
     ids[0] = 0
     assert (train.shape, held.shape) == ((12, 20, 26), (12, 20, 6))
