@@ -1,5 +1,7 @@
 """Instances: gradient maps from labels, gradient tracking, and labels from both."""
 
 from sxt_jax.instances.gradient_maps import labels_to_flows
+from sxt_jax.instances.reconstruct import Recipe, reconstruct
+from sxt_jax.instances.tracking import track
 
-__all__ = ['labels_to_flows']
+__all__ = ['Recipe', 'labels_to_flows', 'reconstruct', 'track']

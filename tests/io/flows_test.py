@@ -35,6 +35,7 @@ def test_tiff_of_cellpose_with_channels_first_and_without_names(tmp_path):
     np.testing.assert_array_equal(read_flows([path]).flows.data, FLOWS)
 
 
+@pytest.mark.filterwarnings('ignore:.*stored as RGB')
 def test_training_flows_of_cellpose_for_one_slice(tmp_path):
     path = tmp_path / 'cells_flows.tif'
     labels = np.arange(56, dtype=np.float32).reshape(7, 8)
@@ -54,6 +55,7 @@ def test_files_of_components_in_any_order_and_sign(tmp_path):
     np.testing.assert_array_equal(found.flows.data, FLOWS)
 
 
+@pytest.mark.filterwarnings('ignore:.*stored as RGB')
 def test_what_is_no_flow_volume_is_told(tmp_path):
     gray, other = tmp_path / 'gray.tif', tmp_path / 'other.tif'
     tifffile.imwrite(gray, FOREGROUND, metadata={'axes': 'ZYX'})
