@@ -9,7 +9,8 @@ diffusion. A 3-D U-Net of 1,980,980 parameters learns the foreground and, for ea
 to the centre of its cell: L1 and weighted squared differences, RAdam with learning rate 0.001, one
 random patch of 64 × 128 × 128 of every stack an epoch, one patch a step, 1000 epochs. Gray values
 are normalised to their 2nd and 98th percentile; patches are distorted as published (see
-sxt_jax/data/distort.py). Made for a GPU; the paper does not say how long it took.
+sxt_jax/data/distort.py). Made for a GPU, whose time the paper does not say: a step takes 6 s on two
+CPU cores.
 
 What is trained gives foreground and flows. The validation score `dice` is the mean of that of the
 foreground and of that of voxels whose flow is right; it is no score of cells.

@@ -50,6 +50,9 @@ def check_flows(config: Any, model: nn.Module) -> None:
     if config.data.classes:
         found = f'{config.data.classes!r}, with flows of kind {kind!r}'
         raise InputError('config.data.classes', found, 'nothing: labels are ids of cells')
+    if any(n is not None for n in config.data.working_shape or ()):
+        found = f'{tuple(config.data.working_shape)}, with flows'
+        raise InputError('config.data.working_shape', found, 'none: cells keep their own grid')
     for field in ('rotate_degrees', 'elastic_voxels'):
         if config.augmentation[field] > 0:
             found = f'{config.augmentation[field]}, with flows'

@@ -160,6 +160,7 @@ def test_ids_become_foreground_and_flows_of_whole_cells(tmp_path):
         (cellpose3d, {'flows.kind': 'water'}, r"config\.flows\.kind: 'water'"),
         (acseg, {'flows.kind': 'heat'}, r'config\.flows\.kind: .*unet3d'),
         (cellpose3d, {'data.classes': 'cell=1'}, r'config\.data\.classes'),
+        (cellpose3d, {'data.working_shape': (8, 8, 8)}, r'config\.data\.working_shape'),
         (cellpose3d, {'augmentation.rotate_degrees': 5.0}, r'config\.augmentation\.rotate_degrees'),
         (cellpose3d, {'flows.flow_weight': -1.0}, r'config\.flows'),
         (cellpose3d, {'distortion.probability': 2.0}, r'config\.distortion\.probability'),
