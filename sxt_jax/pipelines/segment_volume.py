@@ -1,4 +1,4 @@
-"""Segment tomograms with a trained network: labels on the grid of each file."""
+"""Segment tomograms with a trained network: labels or instances on the grid of each file."""
 
 from __future__ import annotations
 
@@ -25,6 +25,7 @@ from sxt_jax.io import (
     without_labels,
     write_volume,
 )
+from sxt_jax.pipelines.segment_instances import write_instances
 from sxt_jax.pipelines.segmenter import Segmenter, load_segmenter, predict_image
 
 _WITH_CHANNELS = ('.tif', '.tiff', '.h5', '.hdf5', '.npy', '.zarr')
@@ -36,12 +37,15 @@ class Options:
     """What is wanted of a segmentation.
 
     Attributes:
-      probabilities: also write the probability of every class.
+      probabilities: also write the probability of every class; with `instances` the foreground and
+        the flows.
       mirror: axes ('zyx') over whose mirror images predictions are averaged.
       clean: objects smaller than this share of their class's largest are removed; 0: none.
       fill: holes smaller than this share of the object around them are filled; 0: none.
       skip_existing: leave results alone that are already there.
       dataset: name of the data set in HDF5 and OME-Zarr inputs.
+      instances: cells one by one instead of classes, of a network that gives flows.
+      cell_radius: typical radius of a cell, in voxels along x; with `instances` only.
     """
 
     probabilities: bool = False
@@ -50,6 +54,8 @@ class Options:
     fill: float = 0.0
     skip_existing: bool = False
     dataset: str | None = None
+    instances: bool = False
+    cell_radius: float | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -88,12 +94,11 @@ def segment_files(
       One outcome a source; a failure does not stop the others.
 
     Raises:
-      InputError: no usable checkpoint, no source, or results would replace their sources.
+      InputError: no usable checkpoint, no source, options that make no sense, or results would
+        replace their sources.
     """
     options = options or Options()
-    for name in ('clean', 'fill'):
-        if not 0 <= getattr(options, name) <= 1:
-            raise InputError(name, f'{getattr(options, name)}', 'a share of 0 … 1')
+    _check_options(options)
     sources = without_labels(list_volumes(source, dataset=options.dataset))
     output = Path(output)
     if output.suffix.lower() in SUFFIXES and not output.is_dir():
@@ -102,7 +107,7 @@ def segment_files(
     _check_targets(sources, output, options)
     check_writable(output)
     remove_abandoned(output)
-    segmenter = load_segmenter(checkpoint, mirror=options.mirror)
+    segmenter = load_segmenter(checkpoint, mirror=options.mirror, instances=options.instances)
     outcomes = []
     for path in progress_bar(sources, unit='file', desc='segmenting', disable=len(sources) < 2):
         target = label_path(path, output)
@@ -115,6 +120,25 @@ def segment_files(
             logging.error('%s', error if isinstance(error, InputError) else f'{path}: {error!r}')
             outcomes.append(Outcome(path, target, str(error) or repr(error)))
     return outcomes
+
+
+def _check_options(options: Options) -> None:
+    radius = options.cell_radius
+    for name in ('clean', 'fill'):
+        share = getattr(options, name)
+        if not 0 <= share <= 1:
+            raise InputError(name, f'{share}', 'a share of 0 … 1')
+        if options.instances and share:
+            raise InputError(name, f'{share}, with instances', 'labels of classes')
+    if options.instances and radius is None:
+        expected = 'the typical radius of a cell, in voxels along x'
+        raise InputError('cell_radius', 'not given, with instances', expected)
+    if radius is None:
+        return
+    if not options.instances:
+        raise InputError('cell_radius', f'{radius}, without instances', 'both or none')
+    if not 0 < radius < np.inf:
+        raise InputError('cell_radius', f'{radius}', 'a positive number of voxels')
 
 
 def refuse_folder_of(inputs: Sequence[Path], output: str | Path) -> None:
@@ -176,6 +200,12 @@ def segment_file(
     options = options or Options()
     image = open_volume(source)
     _check_image(segmenter, image, source)
+    if options.instances:
+        assert options.cell_radius is not None
+        flows_to = probability_path(target) if options.probabilities else None
+        radius, name = options.cell_radius, str(source)
+        write_instances(segmenter, image, target, name=name, cell_radius=radius, flows_to=flows_to)
+        return
     with contextlib.ExitStack() as stack:
         values = segmenter.classes.labels(np.arange(len(segmenter.classes)))
         labels = stack.enter_context(_label_writer(target, image, values.dtype, segmenter, options))
@@ -198,7 +228,7 @@ def segment_file(
 
 
 def probability_path(target: Path) -> Path:
-    """Where probabilities go that belong to a label file."""
+    """Where probabilities, or foreground and flows, go that belong to a label file."""
     if target.suffix.lower() in _WITH_CHANNELS:
         return target.with_name(f'{target.stem}.probabilities{target.suffix}')
     return target.with_name(f'{target.name}.probabilities.h5')  # a.mrc and a.rec stay apart

@@ -1,4 +1,4 @@
-"""A trained network with its conventions, and the classes it finds in an image."""
+"""A trained network with its conventions, and what it finds in an image: classes, or flows."""
 
 from __future__ import annotations
 
@@ -18,12 +18,13 @@ from sxt_jax.core.progress import progress_bar
 from sxt_jax.core.volume import Volume
 from sxt_jax.data.classes import Classes
 from sxt_jax.data.intensity import Intensity, NormalisedArray, measure_affine
+from sxt_jax.data.targets import CELLS
 from sxt_jax.inference import Finish, mirrored, predict_slabs, predict_volume
 from sxt_jax.inference.biomedisa import MirroredBeyond, padded_shape
 from sxt_jax.io import split_dataset
 from sxt_jax.ops.resample import resize_rows, resize_slabs
 from sxt_jax.ops.resample_opencv import resize_class_rows, resize_image
-from sxt_jax.pipelines.trained_network import load_network
+from sxt_jax.pipelines.trained_network import TrainedNetwork, load_network
 
 RESAMPLINGS = ('linear', 'opencv')
 _SLAB_DEPTH = 32
@@ -35,9 +36,9 @@ class Segmenter:
     """A trained network with its conventions.
 
     Attributes:
-      apply_fn: (variables, tiles) → heads, one of them 'probs'.
+      apply_fn: (variables, tiles) → heads, among them 'probs', or 'foreground' and 'flows'.
       variables: of the network.
-      classes: what its channels mean.
+      classes: what its channels mean; with flows, `CELLS`.
       intensity: what gray values it expects.
       n_channels: of its images.
       working_shape: grid it works on; None: each file's own.
@@ -64,18 +65,22 @@ class Segmenter:
     whole_tiles: bool = False
 
 
-def load_segmenter(checkpoint: str | Path, *, mirror: str = '') -> Segmenter:
+def load_segmenter(
+    checkpoint: str | Path, *, mirror: str = '', instances: bool = False
+) -> Segmenter:
     """The best intact checkpoint of a run, or an imported one, ready to use on all devices.
 
+    Args:
+      checkpoint: workdir, or the folder of one checkpoint.
+      mirror: axes ('zyx') over whose mirror images predictions are averaged.
+      instances: whether the network is to find cells one by one, by flows, and not classes.
+
     Raises:
-      InputError: no intact checkpoint, or one of a network that does not segment classes.
+      InputError: no intact checkpoint, or one of a network that finds the other.
     """
     network = load_network(checkpoint)
+    _check_heads(network, instances=instances)
     facts, apply_fn = network.facts, network.apply_fn
-    if network.model.head_activations.get('logits') != 'softmax':  # type: ignore[attr-defined]
-        what = f'a network {facts["model"]["name"]!r}, which tells no classes'
-        expected = 'one that segments classes, such as unet3d (launch.export takes others)'
-        raise InputError(network.path, what, expected)
     resampling = facts.get('resampling', 'linear')
     if resampling not in RESAMPLINGS:
         raise InputError(network.path, f'resampling {resampling!r}', f'one of {RESAMPLINGS}')
@@ -83,7 +88,7 @@ def load_segmenter(checkpoint: str | Path, *, mirror: str = '') -> Segmenter:
     return Segmenter(
         apply_fn=mirrored(apply_fn, axes=mirror) if mirror else apply_fn,
         variables=network.variables,
-        classes=Classes.from_dict(facts['classes']),
+        classes=CELLS if instances else Classes.from_dict(facts['classes']),
         intensity=Intensity.from_dict(facts['intensity']),
         n_channels=facts['n_channels'],
         working_shape=tuple(working_shape) if working_shape else None,
@@ -95,16 +100,34 @@ def load_segmenter(checkpoint: str | Path, *, mirror: str = '') -> Segmenter:
     )
 
 
+def _check_heads(network: TrainedNetwork, *, instances: bool) -> None:
+    heads = network.model.head_activations  # type: ignore[attr-defined]
+    name, gives_flows = network.facts['model']['name'], {'foreground', 'flows'} <= set(heads)
+    if instances and not gives_flows:
+        found = f'a network {name!r}, which gives no flows'
+        raise InputError(network.path, found, 'cellpose3d or another that does, or no --instances')
+    if instances and network.facts['working_shape']:
+        found = f'flows on a fixed grid of {network.facts["working_shape"]} voxels'
+        raise InputError(network.path, found, 'a network trained without config.data.working_shape')
+    if not instances and heads.get('logits') != 'softmax':
+        found = f'a network {name!r}, which tells no classes'
+        expected = 'one that segments classes, such as unet3d (launch.export takes others)'
+        if gives_flows:
+            expected = 'launch.segment with --instances --cell_radius=VOXELS, or one of classes'
+        raise InputError(network.path, found, expected)
+
+
 def predict_image(
     segmenter: Segmenter, image: Volume, *, name: str, finish: Finish
 ) -> Iterator[tuple[int, Heads]]:
-    """The classes of an image, slab by slab.
+    """The classes of an image, or its flows, slab by slab.
 
     Args:
       segmenter: the network.
       image: with as many channels as it takes.
       name: what to call it in errors.
-      finish: `keep_classes`, or `add_classes` for the probabilities as well.
+      finish: what to keep of the heads: `keep_classes`, or `add_classes` for the probabilities as
+        well; of networks with flows any function of heads [..., k].
 
     Yields:
       First slice and finished heads of consecutive slabs of the image's own grid.
@@ -118,7 +141,7 @@ def predict_image(
     ) as bar:
         for z, heads in predict(segmenter, image, name, finish):
             yield z, heads
-            bar.update(len(heads['classes']))
+            bar.update(len(next(iter(heads.values()))))
 
 
 def _on_own_grid(
