@@ -63,7 +63,8 @@ FACE = {
     ),
     'sxt_jax.inference': ('predict_volume',),
     'sxt_jax.measure': ('objects',),
-    'sxt_jax.metrics': ('dice',),
+    'sxt_jax.metrics': ('dice', 'matched_dice', 'average_precision'),
+    'sxt_jax.instances': ('labels_to_flows', 'track', 'reconstruct'),
 }
 
 
