@@ -2,6 +2,7 @@
 
 import json
 import time
+from pathlib import Path
 
 import jax.numpy as jnp
 import numpy as np
@@ -144,3 +145,42 @@ def test_pytorch_gives_the_answers_of_the_networks(kind):
         case.check(case.run())
     with pytest.raises(AssertionError):
         ours.check(1.01 * ours.run())
+
+
+def test_instances_are_scored_and_stages_give_what_the_whole_gives():
+    from benchmarks import instances
+
+    labels = instances.make_cells(instances.SMOKE_SHAPE, 3)
+    scene = instances.make_scene(labels, noise=0.1)
+    tanh, _ = (case for case in instances.instance_cases(scene) if case.name.startswith('ours'))
+    found = tanh.run()
+    tanh.check(found)
+    assert tanh.facts['found'] == 3
+    assert tanh.facts['matched_dice'] > 0.95
+    with pytest.raises(AssertionError):
+        tanh.check(found[::-1])
+    whole, *stages = instances.stage_cases(scene)
+    whole.check(found)
+    with pytest.raises(AssertionError):
+        whole.check(found[::-1])
+    with pytest.raises(AssertionError):
+        stages[-1].check(stages[-1].run() + 1)
+    *_, heat = instances.heat_cases(scene)
+    flows = np.asarray(heat.run())
+    heat.check(flows)
+    with pytest.raises(AssertionError):
+        heat.check(-flows)
+
+
+def test_the_baseline_of_instances_gives_the_published_ones():
+    pytest.importorskip('torch')
+    from benchmarks import published_instances
+
+    path = Path(__file__).parent / 'fixtures' / 'cellpose3d_instances.npz'
+    with np.load(path) as file:
+        foreground = file['fg_map'].astype(np.float32) / 256
+        away = np.stack([file[f'flow_{axis}'] for axis in 'xyz']).astype(np.float32) / 256
+        expected = file['instances_base']
+    parameters = published_instances.Parameters()
+    found = published_instances.reconstruct(foreground, away, parameters)
+    assert np.mean(found == expected) > 0.999
