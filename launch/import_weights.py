@@ -65,6 +65,9 @@ def main(argv: Sequence[str]) -> None:
     print(summarise(imported))
     if imported.description['classes']:
         follows = 'segment', '--input=TOMOGRAMS --output=FOLDER'
+    elif _FORMAT.value == 'cellpose3d':
+        cells = '--instances --cell_radius=VOXELS'
+        follows = 'segment', f'--input=TOMOGRAMS --output=FOLDER {cells}'
     else:
         follows = 'export', '--output=NETWORK.stablehlo'
     checkpoint = shlex.quote(f'--checkpoint={imported.path}')

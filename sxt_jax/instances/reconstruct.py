@@ -17,6 +17,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jax.typing import ArrayLike
 
 from sxt_jax.core.errors import InputError
 from sxt_jax.instances.quality import keep_plausible
@@ -91,8 +92,8 @@ class Recipe:
 
 
 def reconstruct(
-    foreground: jax.Array,
-    flows: jax.Array,
+    foreground: ArrayLike,
+    flows: ArrayLike,
     *,
     cell_radius: float,
     voxel_size: tuple[float, ...] | None = None,
