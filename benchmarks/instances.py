@@ -205,7 +205,10 @@ def _installed(name: str) -> bool:
 
 
 def stage_cases(scene: Scene, *, cell_radius: float = CELL_RADIUS) -> list[Case]:
-    """All of `reconstruct`, and each of its steps on what the step before it gave."""
+    """All of `reconstruct`, and each of its steps on what the step before it gave.
+
+    The steps are compiled here already, so their records show no time to compile.
+    """
     foreground, flows = jnp.asarray(scene.labels > 0), jnp.asarray(scene.flows['tanh'])
     stages = make_stages(cell_radius)
     values: dict[str, Any] = {'foreground': foreground, 'flows': flows}
