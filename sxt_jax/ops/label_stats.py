@@ -11,6 +11,7 @@ background.
 from __future__ import annotations
 
 import functools
+import itertools
 import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -62,7 +63,11 @@ def sizes(instances: jax.Array, *, n_labels: int) -> jax.Array:
     Raises:
       InputError: another rank or dtype, 2³¹ voxels and more, or a side above 32767.
     """
-    return regions(instances, n_labels=n_labels).sizes
+
+    def add(count: jax.Array, runs: _Runs) -> jax.Array:
+        return count.at[runs.label].add(runs.length, mode='drop')
+
+    return _fold_runs(instances, n_labels, jnp.zeros(n_labels + 1, jnp.int32), add)
 
 
 @functools.partial(jax.jit, static_argnames=('n_labels',))
@@ -81,35 +86,45 @@ def regions(instances: jax.Array, *, n_labels: int) -> Regions:
     Raises:
       InputError: another rank or dtype, 2³¹ voxels and more, or a side above 32767.
     """
-    rows = (n_labels + 1, instances.ndim)
+    axes = range(instances.ndim)
+    zeros = jnp.zeros(n_labels + 1, jnp.int32)
+    parts, nowhere = zeros.astype(jnp.uint32), jnp.full_like(zeros, _NOWHERE)
+    # One array per axis: rows of coordinates would be computed anew for each of their columns.
     start = (
-        jnp.zeros(rows[0], jnp.int32),
-        jnp.zeros(rows, jnp.uint32),
-        jnp.zeros(rows, jnp.uint32),
-        jnp.full(rows, _NOWHERE, jnp.int32),
-        jnp.zeros(rows, jnp.int32),
-        jnp.full(rows[0], _NOWHERE, jnp.int32),
+        zeros,
+        [parts for _ in axes],
+        [parts for _ in axes],
+        [nowhere for _ in axes],
+        [zeros for _ in axes],
+        nowhere,
     )
 
-    def add(sums: tuple[jax.Array, ...], runs: _Runs) -> tuple[jax.Array, ...]:
+    def add(sums: tuple[Any, ...], runs: _Runs) -> tuple[Any, ...]:
         count, fine, coarse, low, high, first = sums
-        last = runs.corner.at[:, -1].add(runs.length - 1)
-        total = ((runs.corner + last) * runs.length[:, None] // 2).astype(jnp.uint32)
+        at, length = runs.label, runs.length
+        last = [*runs.corner[:-1], runs.corner[-1] + length - 1]
+        total = [
+            ((a + b) * length // 2).astype(jnp.uint32)
+            for a, b in zip(runs.corner, last, strict=True)
+        ]
         return (
-            count.at[runs.label].add(runs.length, mode='drop'),
-            fine.at[runs.label].add(total & _FINE, mode='drop'),
-            coarse.at[runs.label].add(total >> _FINE_BITS, mode='drop'),
-            low.at[runs.label].min(runs.corner, mode='drop'),
-            high.at[runs.label].max(last + 1, mode='drop'),
-            first.at[runs.label].min(runs.first, mode='drop'),
+            count.at[at].add(length, mode='drop'),
+            [fine[k].at[at].add(total[k] & _FINE, mode='drop') for k in axes],
+            [coarse[k].at[at].add(total[k] >> _FINE_BITS, mode='drop') for k in axes],
+            [low[k].at[at].min(runs.corner[k], mode='drop') for k in axes],
+            [high[k].at[at].max(last[k] + 1, mode='drop') for k in axes],
+            first.at[at].min(runs.first, mode='drop'),
         )
 
-    def settle(sums: tuple[jax.Array, ...]) -> tuple[jax.Array, ...]:
+    def settle(sums: tuple[Any, ...]) -> tuple[Any, ...]:
         # Sums beyond 32 bits are held in two parts; the fine one is carried before it overflows.
         count, fine, coarse, *others = sums
-        return count, fine & _FINE, coarse + (fine >> _FINE_BITS), *others
+        carried = [c + (f >> _FINE_BITS) for c, f in zip(coarse, fine, strict=True)]
+        return count, [f & _FINE for f in fine], carried, *others
 
-    count, fine, coarse, low, high, first = _fold_runs(instances, n_labels, start, add, settle)
+    found = _fold_runs(instances, n_labels, start, add, settle)
+    count, first = found[0], found[-1]
+    fine, coarse, low, high = (jnp.stack(columns, 1) for columns in found[1:-1])
     total = coarse.astype(jnp.float32) * 2**_FINE_BITS + fine.astype(jnp.float32)
     centroids = total / jnp.maximum(count, 1)[:, None]
     return Regions(count, centroids, jnp.where(count[:, None] > 0, low, 0), high, first)
@@ -162,20 +177,25 @@ def second_moments(instances: jax.Array, *, n_labels: int) -> jax.Array:
     """
     found, n_dims = regions(instances, n_labels=n_labels), instances.ndim
 
-    def add(sums: jax.Array, runs: _Runs) -> jax.Array:
+    pairs = list(itertools.combinations_with_replacement(range(n_dims), 2))
+
+    def add(sums: list[jax.Array], runs: _Runs) -> list[jax.Array]:
         # The middle of a run stands for all of it, but for its own extent along the last axis.
         length = runs.length.astype(jnp.float32)
-        away = runs.corner - found.centroids[jnp.minimum(runs.label, n_labels)]
-        away = away.at[:, -1].add((length - 1) / 2)
-        products = away[:, :, None] * away[:, None]
-        products = products.at[:, -1, -1].add((length**2 - 1) / 12)
-        chunk = (
-            jnp.zeros_like(sums).at[runs.label].add(products * length[:, None, None], mode='drop')
-        )
-        return sums + chunk
+        centres = [found.centroids[:, k][jnp.minimum(runs.label, n_labels)] for k in range(n_dims)]
+        away = [x - centre for x, centre in zip(runs.corner, centres, strict=True)]
+        away[-1] += (length - 1) / 2
+        products = [away[i] * away[j] for i, j in pairs]
+        products[-1] += (length**2 - 1) / 12
+        return [
+            total.at[runs.label].add(product * length, mode='drop')
+            for total, product in zip(sums, products, strict=True)
+        ]
 
-    start = jnp.zeros((n_labels + 1, n_dims, n_dims), jnp.float32)
-    sums = _fold_runs(instances, n_labels, start, add)
+    start = [jnp.zeros(n_labels + 1, jnp.float32) for _ in pairs]
+    upper = dict(zip(pairs, _fold_runs(instances, n_labels, start, add), strict=True))
+    rows = [[upper[min(i, j), max(i, j)] for i in range(n_dims)] for j in range(n_dims)]
+    sums = jnp.moveaxis(jnp.asarray(rows), -1, 0)
     return sums / jnp.maximum(found.sizes, 1)[:, None, None]
 
 
@@ -241,7 +261,7 @@ class _Runs(NamedTuple):
 
     label: jax.Array
     length: jax.Array
-    corner: jax.Array
+    corner: list[jax.Array]
     first: jax.Array
 
 
@@ -289,7 +309,7 @@ def _fold_runs(
         label = instances.reshape(-1).at[flat].get(mode='clip').astype(jnp.int32)
         label = jnp.where(number < upto[0][-1], label, n_labels + 1)
         leading = jnp.unravel_index(row, instances.shape[:-1])
-        return add(sums, _Runs(label, length, jnp.stack([*leading, x], -1), flat))
+        return add(sums, _Runs(label, length, [*leading, x], flat))
 
     n_chunks = -(-upto[0][-1] // _CHUNK)
 

@@ -14,6 +14,7 @@ def _check_regions(instances, n_labels):
     expected = np.bincount(instances[instances <= n_labels], minlength=n_labels + 1)
     expected[0] = 0
     np.testing.assert_array_equal(found.sizes, expected)
+    np.testing.assert_array_equal(sizes(jnp.asarray(instances), n_labels=n_labels), expected)
     empty = expected == 0
     centroids, low, high, first = (np.asarray(field) for field in found[1:])
     for field in (centroids, low, high):
