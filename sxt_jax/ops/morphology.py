@@ -205,7 +205,8 @@ def _union_of_chords(words: jax.Array, ball: np.ndarray, outside: bool) -> jax.A
         dz, dy, half = chord
         for z in (reach_z - dz, reach_z + dz):
             for y in (reach_y - dy, reach_y + dy):
-                moved = lax.dynamic_slice(padded, (half, z, y, 0), (1, n_z, n_y, n_words))
+                start = (half, z, y, jnp.int32(0))
+                moved = lax.dynamic_slice(padded, start, (1, n_z, n_y, n_words))
                 union |= moved[0]
         return union, None
 

@@ -2,6 +2,7 @@
 
 import itertools
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 
@@ -34,5 +35,5 @@ def test_rank_and_select():
         np.testing.assert_array_equal(ranks, upto.ravel()[positions])
         blocks = bits.block_counts(words.reshape(-1))
         assert blocks[-1] == set_.size
-        found = bits.select(words.reshape(-1), blocks, jnp.arange(set_.size))
+        found = jax.jit(bits.select)(words.reshape(-1), blocks, jnp.arange(set_.size))
         np.testing.assert_array_equal(found, set_)
