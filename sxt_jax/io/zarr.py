@@ -254,12 +254,17 @@ def _write_chunks(array: Any, values: np.ndarray, z_start: int, chunk: tuple[int
     """
     offset = (0,) * (values.ndim - 3) + (z_start, 0, 0)
     grid = (range(0, n, c) for n, c in zip(values.shape, chunk, strict=True))
-    writes = []
-    for corner in itertools.product(*grid):
-        stops = [min(i + c, n) for i, c, n in zip(corner, chunk, values.shape, strict=True)]
-        box = Box(corner, tuple(stops))
-        writes.append(array[box.shift(offset).slices].write(values[box.slices]))
-    errors = [error for write in writes if (error := write.exception()) is not None]
+    writes: list[Any] = []
+    try:
+        for corner in itertools.product(*grid):
+            stops = [min(i + c, n) for i, c, n in zip(corner, chunk, values.shape, strict=True)]
+            box = Box(corner, tuple(stops))
+            writes.append(array[box.shift(offset).slices].write(values[box.slices]))
+        errors = [error for write in writes if (error := write.exception()) is not None]
+    except BaseException:  # interrupted: they would write into what is being removed
+        for write in writes:
+            write.exception()
+        raise
     if errors:
         raise errors[0]
 
