@@ -33,11 +33,18 @@ from skimage import measure
 
 from benchmarks.harness import RESULTS, Case, Record, append_records, describe, run_cases
 from sxt_jax.instances import labels_to_flows, reconstruct
-from sxt_jax.instances.reconstruct import Recipe, _fill_in, _prepare, _select
-from sxt_jax.instances.tracking import track
+from sxt_jax.instances.reconstruct import (
+    Recipe,
+    _close_ends,
+    _fill_in,
+    _follow,
+    _label,
+    _prepare,
+    _select,
+    _table_length,
+)
 from sxt_jax.metrics import average_precision, contingency_table, matched_dice
 from sxt_jax.ops.components import connected_components
-from sxt_jax.ops.morphology import close
 
 SHAPE, SMOKE_SHAPE = (128, 256, 256), (32, 48, 48)
 N_CELLS = 300  # in SHAPE; other shapes have as many per voxel
@@ -232,9 +239,6 @@ def stage_cases(scene: Scene, *, cell_radius: float = CELL_RADIUS) -> list[Case]
 def make_stages(cell_radius: float) -> dict[str, tuple[Callable[..., Any], tuple[str, ...]]]:
     """The steps of the default recipe: by name a function, and the names of its arguments."""
     recipe = _fill_in(Recipe(), cell_radius, None)
-    assert recipe.n_steps is not None
-    assert recipe.closing_radius is not None
-    n_steps, radius = recipe.n_steps, recipe.closing_radius
 
     @jax.jit
     def prepare(flows: jax.Array, mask: jax.Array) -> jax.Array:
@@ -242,28 +246,18 @@ def make_stages(cell_radius: float) -> dict[str, tuple[Callable[..., Any], tuple
 
     @jax.jit
     def follow(flows: jax.Array, mask: jax.Array) -> jax.Array:
-        return track(
-            flows,
-            mask,
-            n_steps=n_steps,
-            method=recipe.method,
-            lookup=recipe.lookup,
-            step_size=recipe.step_size,
-            n_direct=recipe.n_direct,
-        )
+        return _follow(flows, mask, recipe)
 
     @jax.jit
     def close_ends(ends: jax.Array, mask: jax.Array) -> jax.Array:
-        targets = jnp.where(mask, ends, mask.size)
-        reached = jnp.zeros(mask.size, bool).at[targets].set(True, mode='drop')
-        return close(reached.reshape(mask.shape), radius)
+        return _close_ends(ends, mask, recipe, None)
 
     @jax.jit
     def label(closed: jax.Array, ends: jax.Array, mask: jax.Array) -> jax.Array:
-        return jnp.where(mask, connected_components(closed).reshape(-1)[ends], 0)
+        return _label(connected_components(closed), ends, mask)
 
     def select(instances: jax.Array, flows: jax.Array, mask: jax.Array) -> jax.Array:
-        n_labels = max(256, 1 << int(instances.max()).bit_length())
+        n_labels = _table_length(int(instances.max()))
         return _select(instances, flows, mask, recipe=recipe, voxel_size=None, n_labels=n_labels)
 
     return {

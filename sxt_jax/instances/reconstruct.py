@@ -126,7 +126,7 @@ def reconstruct(
     raw = _find(foreground, flows, recipe=recipe, voxel_size=voxel_size)
     if not raw['finite']:
         raise InputError('flows', 'NaN or infinity', 'finite vectors')
-    n_labels = max(_LEAST_LABELS, 1 << int(raw['n']).bit_length())  # few programs serve all
+    n_labels = _table_length(int(raw['n']))
     return _select(
         raw['instances'],
         raw['flows'],
@@ -178,9 +178,22 @@ def _find(
     moving = None if recipe.everywhere else mask
     finite = jnp.isfinite(flows).all()
     flows = _prepare(flows.astype(jnp.float32), moving, recipe)
+    ends = _follow(flows, moving, recipe)
+    components = connected_components(_close_ends(ends, moving, recipe, voxel_size))
+    instances = _label(components, ends, moving)
+    return {
+        'instances': instances,
+        'n': components.max(initial=0),
+        'flows': flows,
+        'mask': mask,
+        'finite': finite,
+    }
+
+
+def _follow(flows: jax.Array, moving: jax.Array | None, recipe: Recipe) -> jax.Array:
+    """Where the paths of the moving voxels end."""
     assert recipe.n_steps is not None
-    assert recipe.closing_radius is not None
-    ends = track(
+    return track(
         flows,
         moving,
         n_steps=recipe.n_steps,
@@ -189,19 +202,30 @@ def _find(
         step_size=recipe.step_size,
         n_direct=recipe.n_direct,
     )
-    targets = ends if moving is None else jnp.where(mask, ends, mask.size)
-    reached = jnp.zeros(mask.size, bool).at[targets].set(True, mode='drop').reshape(mask.shape)
-    components = connected_components(close(reached, recipe.closing_radius, voxel_size=voxel_size))
+
+
+def _close_ends(
+    ends: jax.Array,
+    moving: jax.Array | None,
+    recipe: Recipe,
+    voxel_size: tuple[float, ...] | None,
+) -> jax.Array:
+    """Mask of the voxels in which a path ends, closed."""
+    assert recipe.closing_radius is not None
+    targets = ends if moving is None else jnp.where(moving, ends, ends.size)
+    reached = jnp.zeros(ends.size, bool).at[targets].set(True, mode='drop').reshape(ends.shape)
+    return close(reached, recipe.closing_radius, voxel_size=voxel_size)
+
+
+def _label(components: jax.Array, ends: jax.Array, moving: jax.Array | None) -> jax.Array:
+    """Every moving voxel with the component of its end."""
     instances = components.reshape(-1)[ends]
-    if moving is not None:
-        instances = jnp.where(mask, instances, 0)
-    return {
-        'instances': instances,
-        'n': components.max(initial=0),
-        'flows': flows,
-        'mask': mask,
-        'finite': finite,
-    }
+    return instances if moving is None else jnp.where(moving, instances, 0)
+
+
+def _table_length(n: int) -> int:
+    """Labels that tables for n components have room for; few programs serve all."""
+    return max(_LEAST_LABELS, 1 << n.bit_length())
 
 
 def _prepare(flows: jax.Array, mask: jax.Array | None, recipe: Recipe) -> jax.Array:

@@ -135,9 +135,17 @@ def input_gradient(
     """Gradient of x: with stride 1 a convolution of the gradient with the mirrored kernel."""
     if set(strides) != {1}:
         return stacked_cpu.input_gradient(kernel, gradient, x.shape[1:4], strides, pads)
-    mirrored = jnp.flip(kernel, (0, 1, 2)).swapaxes(3, 4)
-    back = tuple((k - 1 - a, k - 1 - b) for k, (a, b) in zip(kernel.shape, pads, strict=False))
-    return conv(gradient, mirrored, (1, 1, 1), back)
+    return conv(gradient, mirror(kernel), (1, 1, 1), adjoint_pads(kernel, pads))
+
+
+def mirror(kernel: jax.Array) -> jax.Array:
+    """The kernel [kz, ky, kx, c_in, c_out] of the adjoint: turned round, channels exchanged."""
+    return jnp.flip(kernel, (0, 1, 2)).swapaxes(3, 4)
+
+
+def adjoint_pads(kernel: jax.Array, pads: Sequence[tuple[int, int]]) -> list[tuple[int, int]]:
+    """Padding with which the mirrored kernel undoes the shift of the kernel."""
+    return [(k - 1 - a, k - 1 - b) for k, (a, b) in zip(kernel.shape, pads, strict=False)]
 
 
 def kernel_gradient(

@@ -19,6 +19,7 @@ from jax import lax
 
 from sxt_jax.ops import stacked_cpu
 from sxt_jax.ops.conv import check_conv, conv, matmul
+from sxt_jax.ops.conv_cpu import adjoint_pads, mirror
 
 Padding = Sequence[tuple[int, int]]
 
@@ -77,11 +78,11 @@ def _conv_transpose3d_backward(
     padding: Padding, residuals: tuple[jax.Array, jax.Array], gradient: jax.Array
 ) -> tuple[jax.Array, ...]:
     def cpu(x: jax.Array, kernel: jax.Array, gradient: jax.Array) -> tuple[jax.Array, jax.Array]:
-        pads = _adjoint_pads(kernel, padding)
-        of_x = stacked_cpu.conv(gradient, _mirror(kernel), (2, 2, 2), pads)
+        pads = adjoint_pads(kernel, padding)
+        of_x = stacked_cpu.conv(gradient, mirror(kernel), (2, 2, 2), pads)
         sides = kernel.shape[:3]
         of_kernel = stacked_cpu.kernel_gradient(gradient, x, sides, (2, 2, 2), pads)
-        return of_x, _mirror(of_kernel).astype(kernel.dtype)
+        return of_x, mirror(of_kernel).astype(kernel.dtype)
 
     def plain(x: jax.Array, kernel: jax.Array, gradient: jax.Array) -> tuple[jax.Array, ...]:
         return tuple(jax.vjp(lambda x, k: _by_phases(x, k, padding), x, kernel)[1](gradient))
@@ -95,16 +96,8 @@ _conv_transpose3d.defvjp(_conv_transpose3d_forward, _conv_transpose3d_backward)
 def _as_input_gradient(x: jax.Array, kernel: jax.Array, padding: Padding) -> jax.Array:
     """What it is the transpose of: a convolution of stride 2, with the mirrored kernel."""
     sides = [2 * n for n in x.shape[1:4]]
-    pads = _adjoint_pads(kernel, padding)
-    return stacked_cpu.input_gradient(_mirror(kernel), x, sides, (2, 2, 2), pads)
-
-
-def _mirror(kernel: jax.Array) -> jax.Array:
-    return jnp.flip(kernel, (0, 1, 2)).swapaxes(3, 4)
-
-
-def _adjoint_pads(kernel: jax.Array, padding: Padding) -> list[tuple[int, int]]:
-    return [(k - 1 - a, k - 1 - b) for k, (a, b) in zip(kernel.shape, padding, strict=False)]
+    pads = adjoint_pads(kernel, padding)
+    return stacked_cpu.input_gradient(mirror(kernel), x, sides, (2, 2, 2), pads)
 
 
 def _by_phases(x: jax.Array, kernel: jax.Array, padding: Padding) -> jax.Array:
