@@ -359,6 +359,7 @@ def _checked_pairs(
 
     Warnings are logged.
     """
+    flows = learns_flows(config)
     datasets: dict[str, Any] = {
         'dataset': config.data.dataset or None,
         'label_dataset': config.data.label_dataset or None,
@@ -368,9 +369,9 @@ def _checked_pairs(
             images,
             labels or None,
             **datasets,
-            class_names=classes.value_names if classes else None,
+            class_names=classes.value_names if classes and not flows else None,
             ignore_label=config.data.ignore_value,
-            instances=learns_flows(config),
+            instances=flows,
             patch=None if working_shape(config) else tuple(config.data.patch),
             on_file=lambda _: bar.update(),
         )

@@ -76,6 +76,13 @@ def test_losses_and_scores_are_told_and_drawn(trained):
     assert plot_curves(trained).stat().st_size > 1000
 
 
+def test_volumes_to_validate_on_may_have_any_ids(folder, tmp_path):
+    write_cells(tmp_path, shape=(12, 20, 20), n_cells=4)
+    config = smoke(folder, **{'data.validation': str(tmp_path)})
+    data = load_training_data(config, intensity='percentile', folder=tmp_path)
+    assert all(set(np.unique(e.labels)) == {0, 1} for e in (*data.train, *data.validation))
+
+
 def test_a_stopped_run_goes_on_to_the_same_end(folder, trained, tmp_path, monkeypatch):
     real = pipeline.flow_scores
 
