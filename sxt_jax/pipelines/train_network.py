@@ -40,7 +40,7 @@ from sxt_jax.data.distort import Distortion
 from sxt_jax.data.intensity import Intensity
 from sxt_jax.data.pipeline import PatchStream
 from sxt_jax.data.targets import CELLS, ObjectIds
-from sxt_jax.inference import make_apply_fn
+from sxt_jax.inference import make_apply_fn, predict_slabs
 from sxt_jax.io import Pair, pair
 from sxt_jax.models import build_model, model_config
 from sxt_jax.models.slicewise import input_shape
@@ -256,7 +256,8 @@ def describe_run(
     def validate(variables: Any) -> dict[str, float]:
         shared: dict[str, Any] = {'tiling': dict(config.inference), 'device_mesh': device_mesh}
         if learns_flows(config):
-            return flow_scores(apply_fn, variables, data.validation, **shared)
+            predict = partial(predict_slabs, apply_fn, variables, **shared)
+            return flow_scores(predict, data.validation)
         return validation_scores(
             apply_fn, variables, data.validation, classes=data.classes, **shared
         )

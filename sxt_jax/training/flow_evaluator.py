@@ -2,30 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Iterable, Sequence
 
 import numpy as np
-from jax.sharding import Mesh
 
 from sxt_jax.core.volume import ArrayLike
 from sxt_jax.data.classes import IGNORE_INDEX
 from sxt_jax.data.datasets import Example
-from sxt_jax.inference import predict_slabs
+from sxt_jax.inference import Slab
 from sxt_jax.training.flow_objective import flow_weights
 
 FOREGROUND_THRESHOLD = 0.5
 RIGHT_FLOW = 0.5  # a flow is right whose error is shorter than half a unit vector
 
 
-def flow_scores(
-    apply_fn: Callable[..., Any],
-    variables: Any,
-    examples: Sequence[Example],
-    *,
-    tiling: Mapping[str, Any],
-    device_mesh: Mesh | None,
-) -> dict[str, float]:
+Predict = Callable[[ArrayLike], Iterable[Slab]]
+
+
+def flow_scores(predict: Predict, examples: Sequence[Example]) -> dict[str, float]:
     """How well foreground and flows of whole volumes are predicted; means over the volumes.
 
     Where cells touch, nearly all is foreground and its Dice tells little: so the flows have one of
@@ -33,30 +27,24 @@ def flow_scores(
     shorter than half a unit vector, so that no flow at all is wrong but near the centre.
 
     Args:
-      apply_fn: (variables, tiles) → heads, among them 'foreground' and 'flows'.
-      variables: of the network.
+      predict: [z, y, x, c] image → consecutive slabs of heads, among them 'foreground' and 'flows',
+        as `predict_slabs` yields them.
       examples: the volumes, with flows.
-      tiling: `tile`, `overlap`, `blend`, `batch_size` of `predict_slabs`.
-      device_mesh: the devices.
 
     Returns:
       'dice/foreground' and 'dice/flows', and their mean 'dice' by which the best checkpoint is
       found: only for volumes with cells in truth or prediction. 'validation/foreground_loss' and
       'validation/flow_loss' as in training. Nothing of no volume.
     """
-    rows = [_score(apply_fn, variables, e, tiling, device_mesh) for e in examples]
+    rows = [_score(predict, example) for example in examples]
     names = dict.fromkeys(name for row in rows for name in row)
     return {name: float(np.mean([row[name] for row in rows if name in row])) for name in names}
 
 
-def _score(
-    apply_fn: Any, variables: Any, example: Example, tiling: Any, device_mesh: Any
-) -> dict[str, float]:
+def _score(predict: Predict, example: Example) -> dict[str, float]:
     total: dict[str, float] = {}
     assert example.flows is not None
-    for slab in predict_slabs(
-        apply_fn, variables, example.image, device_mesh=device_mesh, **tiling
-    ):
+    for slab in predict(example.image):
         rows = slice(slab.z_start, slab.z_stop)
         labels, flows = _rows(example.labels, rows), _rows(example.flows, rows)
         sums = _sums(slab.heads['foreground'][..., 0], slab.heads['flows'], labels, flows)

@@ -1,5 +1,7 @@
 """Loss and scores of foreground and flows: the published sums, in numpy."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -15,6 +17,7 @@ from sxt_jax.data.distort import Distortion
 from sxt_jax.data.patches import Sampling
 from sxt_jax.data.pipeline import PatchStream
 from sxt_jax.data.targets import with_flows
+from sxt_jax.inference import predict_slabs
 from sxt_jax.training.flow_evaluator import flow_scores
 from sxt_jax.training.flow_objective import flow_loss, foreground_loss, make_flow_loss
 from sxt_jax.training.objectives import Objective
@@ -137,7 +140,8 @@ def drawn(labels, true, foreground, predicted):
 
 
 def score(*examples):
-    return flow_scores(as_drawn, None, examples, tiling=TILING, device_mesh=None)
+    predict = functools.partial(predict_slabs, as_drawn, None, device_mesh=None, **TILING)
+    return flow_scores(predict, examples)
 
 
 def test_flows_count_where_they_are_right():
