@@ -33,6 +33,8 @@ class Example:
       voxel_size_nm: of the grid of `image`; None if the file does not say.
       flows: [z, y, x, 3] float vectors (z, y, x) towards the centres of cells; None where classes
         are learnt.
+      instances: [z, y, x] int32 ids that foreground and flows were made of, `IGNORE_INDEX` where
+        there is no label; None where classes are learnt.
       checksum: of what the flows were made of. Their own depends on the device that made them.
     """
 
@@ -41,6 +43,7 @@ class Example:
     labels: ArrayLike
     voxel_size_nm: VoxelSize | None = None
     flows: ArrayLike | None = None
+    instances: ArrayLike | None = None
     checksum: int = 0
 
     @property
@@ -98,10 +101,9 @@ class _Part:
 
 def crop_example(example: Example, box: Box) -> Example:
     """The part of a labelled volume inside a box (zyx), without copying it."""
-    flows = None if example.flows is None else _Part(example.flows, box)
-    return dataclasses.replace(
-        example, image=_Part(example.image, box), labels=_Part(example.labels, box), flows=flows
-    )
+    arrays = {name: getattr(example, name) for name in ('image', 'labels', 'flows', 'instances')}
+    parts: dict[str, Any] = {k: _Part(data, box) for k, data in arrays.items() if data is not None}
+    return dataclasses.replace(example, **parts)
 
 
 def open_pairs(pairs: Sequence[Pair]) -> list[tuple[Volume, Volume]]:

@@ -56,7 +56,8 @@ def with_flows(
       folder: where the targets are kept, and looked for, for one `flows_of`; None: in memory.
 
     Returns:
-      The example with foreground as labels (0, 1, `IGNORE_INDEX`), int16, and flows, float16.
+      The example with foreground as labels (0, 1, `IGNORE_INDEX`), int16, and flows, float16; the
+      ids are its instances, in memory or read as they were.
     """
     ids = np.asarray(example.labels[(slice(None),) * 3])
     checksum = compute_checksum(ids)
@@ -76,6 +77,7 @@ def with_flows(
         example,
         labels=_kept(labels, folder, f'{name}_labels.npy'),
         flows=_kept(flows, folder, f'{name}_flows.npy'),
+        instances=example.labels,
         checksum=checksum,
     )
 

@@ -67,7 +67,7 @@ from sxt_jax.training.checkpoint import (
     restore_into,
 )
 from sxt_jax.training.evaluators import validation_scores
-from sxt_jax.training.flow_evaluator import flow_scores
+from sxt_jax.training.flow_evaluator import flow_scores, typical_radius
 from sxt_jax.training.logbook import locked, read_metrics
 from sxt_jax.training.loop import SCORE, Plan, Progress, Run, train
 from sxt_jax.training.objectives import Loss, Objective, make_segmentation_loss
@@ -253,13 +253,21 @@ def describe_run(
     )
     apply_fn = make_apply_fn(model)
 
+    # Once: it takes the ids of all volumes.
+    radius = typical_radius(data.validation) if learns_flows(config) else None
+
     def validate(variables: Any) -> dict[str, float]:
-        shared: dict[str, Any] = {'tiling': dict(config.inference), 'device_mesh': device_mesh}
+        tiling: dict[str, Any] = dict(config.inference)
         if learns_flows(config):
-            predict = partial(predict_slabs, apply_fn, variables, **shared)
-            return flow_scores(predict, data.validation)
+            predict = partial(predict_slabs, apply_fn, variables, device_mesh=device_mesh, **tiling)
+            return flow_scores(predict, data.validation, cell_radius=radius)
         return validation_scores(
-            apply_fn, variables, data.validation, classes=data.classes, **shared
+            apply_fn,
+            variables,
+            data.validation,
+            classes=data.classes,
+            tiling=tiling,
+            device_mesh=device_mesh,
         )
 
     return Run(

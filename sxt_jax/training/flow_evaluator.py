@@ -1,26 +1,59 @@
-"""Validation of foreground and flows on whole volumes."""
+"""Validation of foreground and flows on whole volumes, and of the cells that they make."""
 
 from __future__ import annotations
 
+import dataclasses
+import math
+import os
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
+from typing import Any
 
+import jax
 import numpy as np
+from absl import logging
 
-from sxt_jax.core.volume import ArrayLike
-from sxt_jax.data.classes import IGNORE_INDEX
+from sxt_jax.core.volume import ArrayLike, VoxelSize, slabs
+from sxt_jax.data.classes import IGNORE_INDEX, count_values
 from sxt_jax.data.datasets import Example
 from sxt_jax.inference import Slab
+from sxt_jax.inference.batch import is_out_of_memory
+from sxt_jax.instances import reconstruct
+from sxt_jax.metrics import average_precision, contingency_table, matched_dice
 from sxt_jax.training.flow_objective import flow_weights
 
 FOREGROUND_THRESHOLD = 0.5
 RIGHT_FLOW = 0.5  # a flow is right whose error is shorter than half a unit vector
-
+_BYTES_PER_VOXEL = 150  # of `reconstruct`, inputs included: 115 to 140 at 192 × 384 × 384
+_SHARE_OF_MEMORY = 0.5
 
 Predict = Callable[[ArrayLike], Iterable[Slab]]
 
 
-def flow_scores(predict: Predict, examples: Sequence[Example]) -> dict[str, float]:
-    """How well foreground and flows of whole volumes are predicted; means over the volumes.
+@dataclasses.dataclass(frozen=True)
+class _Cells:
+    """Scores of the cells of one volume, or of a part.
+
+    Attributes:
+      dice: [n] of each true cell.
+      n_right: cells found with an IoU of at least 0.5.
+      n_all: those, the others found, and the other true ones.
+    """
+
+    dice: np.ndarray
+    n_right: int
+    n_all: int
+
+
+def flow_scores(
+    predict: Predict, examples: Sequence[Example], *, cell_radius: float | None = None
+) -> dict[str, float]:
+    """How well cells are found in whole volumes, and the foreground and flows they are made of.
+
+    Cells are made by the default recipe, as `launch.segment --instances` does. A volume for which
+    the memory is too small is scored in parts along z, as deep as they fit: cells on their borders
+    count once in each, cut in the truth as in the prediction. Flows that are not finite are no
+    foreground.
 
     Where cells touch, nearly all is foreground and its Dice tells little: so the flows have one of
     their own, in which a voxel of a cell only counts as found where its flow is right: its error is
@@ -29,47 +62,158 @@ def flow_scores(predict: Predict, examples: Sequence[Example]) -> dict[str, floa
     Args:
       predict: [z, y, x, c] image → consecutive slabs of heads, among them 'foreground' and 'flows',
         as `predict_slabs` yields them.
-      examples: the volumes, with flows.
+      examples: the volumes, with flows and instances.
+      cell_radius: in voxels along x; None: `typical_radius` of the examples.
 
     Returns:
-      'dice/foreground' and 'dice/flows', and their mean 'dice' by which the best checkpoint is
-      found: only for volumes with cells in truth or prediction. 'validation/foreground_loss' and
-      'validation/flow_loss' as in training. Nothing of no volume.
+      'dice', by which the best checkpoint is found: the mean over all true cells of the Dice with
+      the best predicted one (`metrics.matched_dice`); 'ap50': TP / (TP + FP + FN) of cells with an
+      IoU of at least 0.5. For diagnosis, as means over the volumes with cells in truth or
+      prediction, 'dice/foreground' and 'dice/flows', voxel by voxel, and over all volumes
+      'validation/foreground_loss' and 'validation/flow_loss' as in training. Nothing of no volume;
+      neither 'dice' nor 'ap50' without true cells.
     """
-    rows = [_score(predict, example) for example in examples]
+    radius = cell_radius or typical_radius(examples)
+    rows, cells = [], []
+    for example in examples:
+        row, found = _score(predict, example, radius)
+        rows.append(row)
+        cells += found
     names = dict.fromkeys(name for row in rows for name in row)
-    return {name: float(np.mean([row[name] for row in rows if name in row])) for name in names}
+    voxelwise = {name: float(np.mean([row[name] for row in rows if name in row])) for name in names}
+    if radius is None:
+        return voxelwise
+    dice = np.concatenate([found.dice for found in cells])
+    ap = sum(found.n_right for found in cells) / sum(found.n_all for found in cells)
+    return {'dice': float(dice.mean()), 'ap50': ap, **voxelwise}
 
 
-def _score(predict: Predict, example: Example) -> dict[str, float]:
-    total: dict[str, float] = {}
-    assert example.flows is not None
+def typical_radius(examples: Sequence[Example]) -> float | None:
+    """Radius in voxels along x of a ball with the median volume of all true cells; None: no cells.
+
+    Of images of one slice, that of a disk with the median area.
+    """
+    radii: list[float] = []
+    for example in examples:
+        sizes: Counter[int] = Counter()
+        for slab in slabs(_instances(example)):
+            sizes.update(count_values(slab) or {})
+        in_cells = np.array([n for value, n in sizes.items() if value > 0])
+        z, y, _ = _sides(example.voxel_size_nm) or (1.0, 1.0, 1.0)
+        if example.shape[0] > 1:
+            radii += np.cbrt(in_cells * z * y * 3 / (4 * math.pi)).tolist()
+        else:
+            radii += np.sqrt(in_cells * y / math.pi).tolist()
+    return float(np.median(radii)) if radii else None
+
+
+def _instances(example: Example) -> ArrayLike:
+    if example.instances is None:
+        raise ValueError(f'{example.name}: an example without instances')
+    return example.instances
+
+
+def _sides(voxel_size_nm: VoxelSize | None) -> tuple[float, ...] | None:
+    """Sides of a voxel in those along x; rounded, since headers of cubes differ in late digits."""
+    if voxel_size_nm is None:
+        return None
+    return tuple(round(side / voxel_size_nm[2], 3) for side in voxel_size_nm)
+
+
+def _score(
+    predict: Predict, example: Example, radius: float | None
+) -> tuple[dict[str, float], list[_Cells]]:
+    """Scores of the voxels of a volume, and of its cells."""
+    total: Counter[str] = Counter()
+    cells: list[_Cells] = []
+    waiting: list[Slab] = []
+    depth = _most_slices(example)
     for slab in predict(example.image):
-        rows = slice(slab.z_start, slab.z_stop)
-        labels, flows = _rows(example.labels, rows), _rows(example.flows, rows)
-        sums = _sums(slab.heads['foreground'][..., 0], slab.heads['flows'], labels, flows)
-        total = {name: total.get(name, 0.0) + value for name, value in sums.items()}
-    cells = total['true'] + total['predicted']
-    scores = {}
-    if cells > 0:
-        foreground, flow = 2 * total['both'] / cells, 2 * total['right'] / cells
-        scores = {
-            'dice': (foreground + flow) / 2, 'dice/foreground': foreground, 'dice/flows': flow
-        }  # fmt: skip
-    return scores | {
-        'validation/foreground_loss': total['foreground_error'] / max(total['counted'], 1),
-        'validation/flow_loss': total['flow_error'] / max(total['weight'], 1),
-    }
+        total.update(_sums(slab, example))
+        if radius is not None:
+            if waiting and slab.z_stop - waiting[0].z_start > depth:
+                cells += _score_cells(waiting, example, radius)
+                waiting = []
+            waiting.append(slab)
+    if waiting:
+        cells += _score_cells(waiting, example, radius)
+    return _voxelwise(total), cells
+
+
+def _most_slices(example: Example) -> int:
+    """How deep the parts of a volume are of which cells are made at once: equal, and few.
+
+    It depends on the machine, and not on what is free now: scores must not differ in kind from one
+    validation to the next.
+    """
+    limits = [os.sysconf('SC_PHYS_PAGES') * os.sysconf('SC_PAGE_SIZE')]
+    device = (jax.local_devices()[0].memory_stats() or {}).get('bytes_limit')
+    limit = _SHARE_OF_MEMORY * min(limits + ([device] if device else []))
+    n_slices, height, width = example.shape
+    fitting = max(1, int(limit / (_BYTES_PER_VOXEL * height * width)))
+    n_parts = -(-n_slices // fitting)
+    if n_parts > 1:
+        logging.info('%s: cells are scored in %d parts along z', example.name, n_parts)
+    return -(-n_slices // n_parts)
+
+
+def _score_cells(waiting: Sequence[Slab], example: Example, radius: float | None) -> list[_Cells]:
+    """Scores of the cells of consecutive slabs."""
+    assert radius is not None
+    rows = slice(waiting[0].z_start, waiting[-1].z_stop)
+    true = _rows(_instances(example), rows)
+    foreground = np.concatenate([slab.heads['foreground'][..., 0] for slab in waiting])
+    flows = np.concatenate([slab.heads['flows'] for slab in waiting])
+    finite = np.isfinite(flows).all(-1)
+    if not finite.all():
+        foreground, flows = np.where(finite, foreground, 0), np.where(finite[..., None], flows, 0)
+    sides = _sides(example.voxel_size_nm)
+    return _match(foreground, flows, true, flat=example.shape[0] == 1, radius=radius, sides=sides)
+
+
+def _match(
+    foreground: np.ndarray,
+    flows: np.ndarray,
+    true: np.ndarray,
+    *,
+    flat: bool,
+    radius: float,
+    sides: tuple[float, ...] | None,
+) -> list[_Cells]:
+    """Scores of the cells made of foreground and flows, in halves where memory is short."""
+    try:
+        found = reconstruct(
+            foreground[0] if flat else foreground,
+            flows[0, ..., -2:] if flat else flows,
+            cell_radius=radius,
+            voxel_size=sides[1:] if flat and sides else sides,
+        )
+    except jax.errors.JaxRuntimeError as error:
+        if not is_out_of_memory(error) or len(true) == 1:
+            raise
+        logging.warning('Too little memory for cells in %s voxels: two parts', true.shape)
+        options: dict[str, Any] = {'flat': flat, 'radius': radius, 'sides': sides}
+        halves = (slice(None, len(true) // 2), slice(len(true) // 2, None))
+        matched = [_match(foreground[h], flows[h], true[h], **options) for h in halves]
+        return matched[0] + matched[1]
+    pred = np.where(true == IGNORE_INDEX, 0, np.asarray(found).reshape(true.shape))
+    table = contingency_table(pred, np.maximum(true, 0))
+    hits = average_precision(table, thresholds=(0.5,))
+    n_right = int(hits.true_positives[0])
+    n_all = n_right + int(hits.false_positives[0] + hits.false_negatives[0])
+    return [_Cells(matched_dice(table).dice, n_right, n_all)]
 
 
 def _rows(data: ArrayLike, rows: slice) -> np.ndarray:
     return np.asarray(data[(rows, *(slice(None),) * (len(data.shape) - 1))])
 
 
-def _sums(
-    foreground: np.ndarray, flows: np.ndarray, labels: np.ndarray, true_flows: np.ndarray
-) -> dict[str, float]:
-    """Sums over the voxels of a slab, from which all scores are made."""
+def _sums(slab: Slab, example: Example) -> dict[str, float]:
+    """Sums over the voxels of a slab, from which the scores of voxels are made."""
+    assert example.flows is not None
+    rows = slice(slab.z_start, slab.z_stop)
+    labels, true_flows = _rows(example.labels, rows), _rows(example.flows, rows)
+    foreground, flows = slab.heads['foreground'][..., 0], slab.heads['flows']
     counted = labels != IGNORE_INDEX
     true, predicted = labels > 0, (foreground > FOREGROUND_THRESHOLD) & counted
     squared = np.square(flows - true_flows.astype(np.float32))
@@ -85,3 +229,15 @@ def _sums(
         'flow_error': float((squared.mean(-1) * weight).sum(dtype=np.float64)),
         'weight': float(weight.sum(dtype=np.float64)),
     }
+
+
+def _voxelwise(total: Counter[str]) -> dict[str, float]:
+    scores = {
+        'validation/foreground_loss': total['foreground_error'] / max(total['counted'], 1),
+        'validation/flow_loss': total['flow_error'] / max(total['weight'], 1),
+    }
+    cells = total['true'] + total['predicted']
+    if cells == 0:
+        return scores
+    foreground, flows = 2 * total['both'] / cells, 2 * total['right'] / cells
+    return {'dice/foreground': foreground, 'dice/flows': flows, **scores}

@@ -59,6 +59,8 @@ def test_crops_and_fingerprints_know_of_flows():
     part = crop_example(example, Box((2, 0, 3), (9, 8, 24)))
     everything = (slice(None),) * 4
     np.testing.assert_array_equal(part.flows[everything], example.flows[2:9, :8, 3:24])
+    assert len(np.unique(example.instances)) == 7
+    np.testing.assert_array_equal(part.instances[3:5], example.instances[5:7, :8, 3:24])
     _, ids = make_cells(0)
     joined = np.where(ids == 2, 1, ids).astype(np.int32)  # the same foreground, other cells
     other = with_flows(dataclasses.replace(example, labels=joined), tanh_flows)

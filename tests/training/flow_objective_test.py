@@ -1,6 +1,4 @@
-"""Loss and scores of foreground and flows: the published sums, in numpy."""
-
-import functools
+"""The loss of foreground and flows: the published sums, in numpy."""
 
 import jax
 import jax.numpy as jnp
@@ -17,8 +15,6 @@ from sxt_jax.data.distort import Distortion
 from sxt_jax.data.patches import Sampling
 from sxt_jax.data.pipeline import PatchStream
 from sxt_jax.data.targets import with_flows
-from sxt_jax.inference import predict_slabs
-from sxt_jax.training.flow_evaluator import flow_scores
 from sxt_jax.training.flow_objective import flow_loss, foreground_loss, make_flow_loss
 from sxt_jax.training.objectives import Objective
 from sxt_jax.training.state import create_state
@@ -30,7 +26,6 @@ SHAPE = (1, 4, 5, 6)
 LABELS = RNG.integers(0, 2, SHAPE).astype(np.int16)
 TRUTH, FLOWS = RNG.uniform(-1, 1, (2, *SHAPE, 3)).astype(np.float32)
 FOREGROUND = RNG.uniform(-1, 1, SHAPE).astype(np.float32)
-TILING = {'tile': (8, 8, 8), 'overlap': (0, 0, 0), 'blend': 'constant', 'batch_size': 8}
 
 
 def test_the_published_loss():
@@ -121,69 +116,6 @@ def test_the_loss_falls_and_eight_devices_make_the_steps_of_one():
         lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5),
         one[4].params, eight[4].params,
     )  # fmt: skip
-
-
-def as_drawn(variables, tiles):
-    """What is drawn in the image's channels."""
-    return {'foreground': tiles[..., :1], 'flows': tiles[..., 1:]}
-
-
-def drawn(labels, true, foreground, predicted):
-    image = np.stack([foreground, *np.moveaxis(np.asarray(predicted), -1, 0)], -1)
-    shape = (1, 1, len(labels))
-    return Example(
-        'e',
-        image.reshape(*shape, 4).astype(np.float32),
-        np.asarray(labels, np.int16).reshape(shape),
-        flows=np.asarray(true, np.float16).reshape(*shape, 3),
-    )
-
-
-def score(*examples):
-    predict = functools.partial(predict_slabs, as_drawn, None, device_mesh=None, **TILING)
-    return flow_scores(predict, examples)
-
-
-def test_flows_count_where_they_are_right():
-    z, half, none = (1.0, 0.0, 0.0), (0.6, 0.0, 0.0), (0.0, 0.0, 0.0)
-    found = score(
-        drawn(
-            [1, 1, 1, 0, 0, IGNORE_INDEX],
-            [z, z, z, none, none, none],
-            [0.9, 0.8, 0.4, 0.7, 0.1, 0.9],
-            [half, none, z, z, none, z],
-        )
-    )
-    # 3 true, 3 predicted; two of them in cells, of which one has the right flow.
-    expected = {
-        'dice/foreground': 4 / 6,
-        'dice/flows': 2 / 6,
-        'dice': 3 / 6,
-        'validation/foreground_loss': (0.1 + 0.2 + 0.6 + 0.7 + 0.1) / 5,
-        'validation/flow_loss': (0.16 / 3 + 1 / 3 + 0.01 / 3) / 3.02,
-    }
-    assert found == pytest.approx(expected, rel=1e-3)
-
-
-def test_scores_are_means_over_volumes_that_have_cells():
-    z, none = (1.0, 0.0, 0.0), (0.0, 0.0, 0.0)
-    right = drawn([1, 0], [z, none], [1, 0], [z, none])
-    empty = drawn([0, 0], [none, none], [0, 0], [none, none])
-    missed = drawn([1, 0], [z, none], [0, 0], [none, none])
-    assert score(right, empty)['dice'] == 1
-    assert score(right, missed)['dice'] == 0.5
-    assert set(score(empty)) == {'validation/foreground_loss', 'validation/flow_loss'}
-    assert score() == {}
-
-
-def test_whole_volumes_are_scored_slab_by_slab():
-    """A network that draws the truth, on a volume of many tiles."""
-    truth = cells(3)
-    labels = np.asarray(truth.labels)
-    image = np.concatenate([labels[..., None], np.asarray(truth.flows, np.float32)], -1)
-    found = score(Example('e', image.astype(np.float32), labels, flows=truth.flows))
-    assert found['dice/foreground'] == found['dice/flows'] == 1
-    assert found['validation/flow_loss'] == pytest.approx(0, abs=1e-6)
 
 
 def test_losses_are_finite_in_half_precision():
