@@ -29,6 +29,7 @@ from sxt_jax.pipelines.segment_instances import write_instances
 from sxt_jax.pipelines.segmenter import Segmenter, load_segmenter, predict_image
 
 _WITH_CHANNELS = ('.tif', '.tiff', '.h5', '.hdf5', '.npy', '.zarr')
+_WITHOUT_NAMES = 'MRC'  # the one format that keeps no names of classes
 _VOXEL_SIZE_TOLERANCE = 0.05
 
 
@@ -42,7 +43,8 @@ class Options:
       mirror: axes ('zyx') over whose mirror images predictions are averaged.
       clean: objects smaller than this share of their class's largest are removed; 0: none.
       fill: holes smaller than this share of the object around them are filled; 0: none.
-      skip_existing: leave results alone that are already there.
+      skip_existing: leave results alone that are already there; one of the other kind, classes for
+        instances or the reverse, is an error, which MRC files cannot show.
       dataset: name of the data set in HDF5 and OME-Zarr inputs.
       instances: cells one by one instead of classes, of a network that gives flows.
       cell_radius: typical radius of a cell, in voxels along x; with `instances` only.
@@ -173,10 +175,24 @@ def _is_segmented(source: Path, target: Path, options: Options) -> bool:
     if not all(path.exists() for path in wanted):
         return False
     try:
-        shape = open_volume(source).shape
-        return all(open_volume(path).shape == shape for path in wanted)
+        shape, found = open_volume(source).shape, [open_volume(path) for path in wanted]
     except InputError:
         return False
+    _check_kind(target, found[0], options)
+    return all(volume.shape == shape for volume in found)
+
+
+def _check_kind(target: Path, found: Volume, options: Options) -> None:
+    """Results of the other kind are neither taken for those wanted nor replaced by them.
+
+    Labels of classes are written with the names of the classes, instances without.
+    """
+    of_instances = not found.class_names
+    if found.metadata.get('format') == _WITHOUT_NAMES or of_instances == options.instances:
+        return
+    kinds = ('labels of classes', 'instances')
+    message = f'holds {kinds[of_instances]}, not {kinds[options.instances]}'
+    raise InputError(target, message, 'another folder for the results, or no --skip_existing')
 
 
 def label_path(source: Path, output: Path) -> Path:
@@ -235,7 +251,7 @@ def probability_path(target: Path) -> Path:
 
 
 def _check_image(segmenter: Segmenter, image: Volume, source: Path) -> None:
-    if image.n_channels != segmenter.n_channels:
+    if not segmenter.takes_channels(image.n_channels):
         raise InputError(
             source, f'{image.n_channels} channels', f'{segmenter.n_channels} as in training'
         )

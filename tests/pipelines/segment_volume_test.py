@@ -105,6 +105,27 @@ def test_what_is_there_and_intact_is_skipped_when_asked(tmp_path):
     assert not any(o.skipped for o in segment(tmp_path))
 
 
+@pytest.mark.parametrize('suffix', ['.tif', '.h5', '.nrrd', '.zarr', '.npy', '.mrc'])
+def test_classes_and_instances_are_not_taken_for_each_other(tmp_path, suffix):
+    name = f'a{suffix}'
+    image(tmp_path / 'in' / name)
+    segment(tmp_path)
+    wanted = Options(instances=True, cell_radius=3, skip_existing=True)
+    folders = 'W', tmp_path / 'in', tmp_path / 'out'
+    (outcome,) = segment_files(*folders, options=wanted)
+    told = {'error': '', 'skipped': True}  # an MRC file does not show what it holds
+    if suffix != '.mrc':
+        assert f'{name}: holds labels of classes, not instances' in outcome.error
+        told = {'error': f'{name}: holds instances, not labels of classes', 'skipped': False}
+    instances = np.arange(9 * 10 * 11, dtype=np.uint16).reshape(9, 10, 11)
+    write_volume(tmp_path / 'out' / name, Volume(instances, SIZE))
+    (outcome,) = segment_files(*folders, options=Options(skip_existing=True))
+    assert told['error'] in outcome.error
+    assert outcome.skipped == told['skipped']
+    (outcome,) = segment_files(*folders, options=wanted)
+    assert outcome.skipped
+
+
 def test_probabilities_are_results_as_well(tmp_path):
     image(tmp_path / 'in' / 'a.tif')
     segment(tmp_path)
