@@ -33,7 +33,8 @@ from skimage.segmentation import find_boundaries
 from benchmarks.harness import append_records, machine
 from sxt_jax.core.volume import Volume
 from sxt_jax.io import read_volume, write_volume
-from sxt_jax.pipelines.evaluate_volumes import Options, evaluate_volumes, predict_with_checkpoint
+from sxt_jax.pipelines.evaluate_volumes import Options, evaluate_volumes
+from sxt_jax.pipelines.evaluation import predict_with_checkpoint
 from sxt_jax.pipelines.evaluation_report import report, save_evaluation
 from sxt_jax.pipelines.train_network import plot_curves, train_network
 from sxt_jax.plots import save_figure, side_by_side

@@ -4,39 +4,33 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from sxt_jax.core.errors import InputError
 from sxt_jax.core.progress import progress_bar
-from sxt_jax.core.volume import Volume, VoxelSize
+from sxt_jax.core.volume import VoxelSize
 from sxt_jax.data.classes import IGNORE_INDEX, Classes, count_labels, find_classes
-from sxt_jax.io import Pair, find_pairs, open_volume, pair
+from sxt_jax.io import open_volume
 from sxt_jax.measure import volume_and_surface
 from sxt_jax.metrics import confusion, paired_t_test, scores
 from sxt_jax.pipelines import thresholding
+from sxt_jax.pipelines.evaluation import (
+    Case,
+    Columns,
+    groups,
+    open_labels,
+    open_truth,
+    summarise,
+    to_columns,
+)
 
 SCORES = ('dice', 'iou', 'precision', 'recall', 'accuracy', 'f1')
 SIZES = ('volume_um3', 'surface_um2', 'surface_to_volume_per_um')
 TESTED = ('volume_um3', 'surface_to_volume_per_um')
 FOREGROUND = Classes(('background', 'foreground'), (0, 1))
-PROBABILITIES_MARK = '.probabilities'
 _SLAB_VOXELS = 2**27  # counts of a slab stay far below the 2³¹ of int32
-_SAME_VOXEL = 1e-3
-
-Columns = dict[str, np.ndarray]
-
-
-@dataclasses.dataclass(frozen=True)
-class Case:
-    """One volume to be scored: files of its truth, its prediction and its image."""
-
-    name: str
-    truth: Path
-    prediction: Path | None = None
-    image: Path | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -96,104 +90,17 @@ def evaluate_volumes(cases: Sequence[Case], *, options: Options | None = None) -
     rows: list[dict[str, Any]] = []
     notes: list[str] = []
     for case in progress_bar(cases, unit='volume', desc='scoring', disable=len(cases) < 2):
-        truth, size = _open_truth(case, classes, options)
+        truth, size = _read_truth(case, classes, options)
         if size is None:
             notes.append(f'{case.truth}: no voxel size, so no volumes and surfaces')
         for method, found, known in _segmentations(case, truth, classes, options):
             true = truth if known is classes else np.sign(truth)
             measured = _compare(found, true, known, size)
             rows += [{'name': case.name, 'method': method, **row} for row in measured]
-    table = _to_columns(rows)
+    table = to_columns(rows)
     tests, remarks = _test(table)
-    return Evaluation(table, _summarise(table), tests, (*notes, *remarks))
-
-
-def find_cases(
-    truth: str | Path,
-    *,
-    prediction: str | Path | None = None,
-    image: str | Path | None = None,
-    dataset: str | None = None,
-    label_dataset: str | None = None,
-) -> list[Case]:
-    """Cases of single files, or of folders whose files are paired by name (`io.pair`).
-
-    Without predictions, images are needed: in a folder of their own or beside the truth. Files
-    of probabilities beside predictions are passed over.
-
-    Args:
-      truth: file or folder of true labels.
-      prediction: file or folder of predicted labels.
-      image: file or folder of tomograms.
-      dataset: of the images, in HDF5 files and OME-Zarr.
-      label_dataset: of the truth, likewise.
-
-    Raises:
-      InputError: a file or a partner is missing.
-    """
-    datasets = {'dataset': dataset, 'label_dataset': label_dataset}
-    if prediction is None:
-        found = pair(image, truth, **datasets) if image else _pairs_within(truth, datasets)
-        return [Case(p.name, p.labels, image=p.image) for p in found]
-    images = {p.labels: p.image for p in pair(image, truth, **datasets)} if image else {}
-    pairs, unpaired = find_pairs(prediction, truth, label_dataset=label_dataset)
-    for lone in unpaired:
-        if PROBABILITIES_MARK not in lone.file.name:
-            wanted = lone.looked_for.replace('an image', 'a prediction')
-            raise InputError(lone.file, 'has no partner', wanted)
-    return [Case(p.name, p.labels, p.image, images.get(p.labels)) for p in pairs]
-
-
-def _pairs_within(truth: str | Path, datasets: dict[str, str | None]) -> list[Pair]:
-    try:
-        return pair(truth, **datasets)
-    except InputError as error:
-        found = 'does not hold images with their labels, and no images are named'
-        raise InputError(truth, f'{found} ({error})', '--image as well') from error
-
-
-def predict_with_checkpoint(
-    checkpoint: str | Path,
-    truth: str | Path,
-    image: str | Path | None,
-    output: str | Path,
-    *,
-    dataset: str | None = None,
-    label_dataset: str | None = None,
-) -> tuple[list[Case], Classes]:
-    """Segment the images that have a truth: the cases with these predictions, and the classes.
-
-    Args:
-      checkpoint: workdir of a training run, or a folder of one checkpoint.
-      truth: file or folder of true labels; if `image` is None, a folder of images with labels.
-      image: file or folder of tomograms, paired with the truth by name.
-      output: folder for the predictions, none of the inputs'.
-      dataset: of the images, in HDF5 files and OME-Zarr.
-      label_dataset: of the truth, likewise.
-
-    Raises:
-      InputError: no usable checkpoint, no pairs, a tomogram that cannot be segmented, or a
-        prediction would replace an image or a truth.
-    """
-    # Here, not above: scoring files that exist needs no network.
-    from sxt_jax.pipelines.segment_volume import (
-        label_path,
-        load_segmenter,
-        refuse_folder_of,
-        segment_file,
-    )
-
-    cases = find_cases(truth, image=image, dataset=dataset, label_dataset=label_dataset)
-    inputs = [path for case in cases for path in (case.image, case.truth) if path]
-    refuse_folder_of(inputs, output)
-    segmenter = load_segmenter(checkpoint)
-    predicted = []
-    for case in progress_bar(cases, unit='volume', desc='segmenting', disable=len(cases) < 2):
-        assert case.image is not None
-        target = label_path(case.image, Path(output))
-        segment_file(segmenter, case.image, target)
-        predicted.append(dataclasses.replace(case, prediction=target))
-    return predicted, segmenter.classes
+    summary = to_columns(summarise(table, keys=('method', 'class')))
+    return Evaluation(table, summary, tests, (*notes, *remarks))
 
 
 def _check_cases(cases: Sequence[Case], options: Options) -> None:
@@ -223,39 +130,15 @@ def _detect_classes(cases: Sequence[Case], ignore_label: int | None) -> Classes:
     return find_classes(counts, value_names=names, ignore_value=ignore_label)
 
 
-def _open_truth(
+def _read_truth(
     case: Case, classes: Classes, options: Options
 ) -> tuple[np.ndarray, VoxelSize | None]:
     """Class indices (−1: ignored) of a truth, and the voxel size if any file of the case tells."""
-    volume = _open_labels(case.truth)
-    truth = classes.indices(volume.data, name=str(case.truth))
+    volume, size = open_truth(case, options.voxel_size_nm)
+    truth = classes.indices(volume.load().data, name=str(case.truth))
     if not (truth > 0).any():
         raise InputError(case.truth, 'no voxel with a label', 'a truth that is not empty')
-    size = options.voxel_size_nm or volume.voxel_size_nm
-    for path in (case.prediction, case.image):
-        other = open_volume(path) if path else None
-        if other is None:
-            continue
-        if other.shape != volume.shape:
-            raise InputError(path, f'shape {other.shape}', f'{volume.shape} as {case.truth}')
-        if options.voxel_size_nm is None:
-            size = _agree(size, other.voxel_size_nm, path)
     return truth, size
-
-
-def _agree(known: VoxelSize | None, other: VoxelSize | None, path: Path | None) -> VoxelSize | None:
-    if known is None or other is None:
-        return known or other
-    if not np.allclose(known, other, rtol=_SAME_VOXEL, atol=0):
-        raise InputError(path, f'voxels of {other} nm', f'{known} nm as the truth')
-    return known
-
-
-def _open_labels(path: Path) -> Volume:
-    volume = open_volume(path).load()
-    if volume.axes != 'zyx':
-        raise InputError(path, f'{volume.n_channels} channels', 'labels [z, y, x]')
-    return volume
 
 
 def _segmentations(
@@ -264,7 +147,7 @@ def _segmentations(
     """Method, class indices and class list of everything to be compared with the truth."""
     two = classes if len(classes) == 2 else FOREGROUND
     if case.prediction is not None:
-        found = _open_labels(case.prediction).data
+        found = open_labels(case.prediction).load().data
         prediction = classes.indices(found, name=str(case.prediction))
         prediction[truth == IGNORE_INDEX] = 0
         if (prediction == IGNORE_INDEX).any():
@@ -310,44 +193,18 @@ def _confusion(found: np.ndarray, truth: np.ndarray, n_classes: int) -> np.ndarr
     return total
 
 
-def _groups(table: Columns) -> Iterator[tuple[str, str, np.ndarray]]:
-    """Method, class and the rows that belong to them, in order of appearance."""
-    keys = list(zip(table['method'].tolist(), table['class'].tolist(), strict=True))
-    for method, name in dict.fromkeys(keys):
-        yield method, name, (table['method'] == method) & (table['class'] == name)
-
-
-def _summarise(table: Columns) -> Columns:
-    rows = []
-    for method, name, chosen in _groups(table):
-        for measure in table:
-            if measure in ('name', 'method', 'class'):
-                continue
-            values = table[measure][chosen]
-            values = values[np.isfinite(values)]
-            mean = values.mean() if len(values) else np.nan
-            sd = values.std(ddof=1) if len(values) > 1 else np.nan
-            row = {'method': method, 'class': name, 'measure': measure}
-            rows.append({**row, 'n': len(values), 'mean': mean, 'sd': sd})
-    return _to_columns(rows)
-
-
 def _test(table: Columns) -> tuple[Columns, list[str]]:
     """Paired t-tests of predicted against true sizes, and a note on those that cannot be made."""
     rows, missing = [], []
-    for method, name, chosen in _groups(table):
+    for which, chosen in groups(table, ('method', 'class')):
         for measure in TESTED:
             found, true = (table[f'{measure}_{side}'][chosen] for side in ('prediction', 'truth'))
             if np.isfinite(found - true).sum() < 2:
-                missing.append(f'{measure} of {name} ({method})')
+                missing.append(f'{measure} of {which["class"]} ({which["method"]})')
                 continue
-            row = {'method': method, 'class': name, 'measure': measure}
+            row = {**which, 'measure': measure}
             rows.append({**row, **dataclasses.asdict(paired_t_test(found, true))})
     if not missing:
-        return _to_columns(rows), []
-    which = f' for {", ".join(missing)}' if rows else ''
-    return _to_columns(rows), [f'no paired t-test{which}: it takes two volumes with sizes']
-
-
-def _to_columns(rows: Sequence[Mapping[str, Any]]) -> Columns:
-    return {name: np.array([row[name] for row in rows]) for name in (rows[0] if rows else ())}
+        return to_columns(rows), []
+    ones = f' for {", ".join(missing)}' if rows else ''
+    return to_columns(rows), [f'no paired t-test{ones}: it takes two volumes with sizes']

@@ -100,7 +100,7 @@ def segment_files(
         replace their sources.
     """
     options = options or Options()
-    _check_options(options)
+    check_options(options)
     sources = without_labels(list_volumes(source, dataset=options.dataset))
     output = Path(output)
     if output.suffix.lower() in SUFFIXES and not output.is_dir():
@@ -124,7 +124,12 @@ def segment_files(
     return outcomes
 
 
-def _check_options(options: Options) -> None:
+def check_options(options: Options) -> None:
+    """Whether the options make sense together.
+
+    Raises:
+      InputError: naming the one that does not.
+    """
     radius = options.cell_radius
     for name in ('clean', 'fill'):
         share = getattr(options, name)

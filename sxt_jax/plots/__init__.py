@@ -2,10 +2,12 @@
 
 from sxt_jax.plots.curves import learning_curves
 from sxt_jax.plots.figures import save_figure
+from sxt_jax.plots.matching import cell_score_boxes
 from sxt_jax.plots.measurements import predicted_against_true, scores_by_class
 from sxt_jax.plots.overlays import orthogonal_slices, side_by_side
 
 __all__ = [
+    'cell_score_boxes',
     'learning_curves',
     'orthogonal_slices',
     'predicted_against_true',

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Mapping
 from typing import Any
 
@@ -14,6 +15,7 @@ from sxt_jax.plots.figures import COLOURS, GRAY, new_figure, tidy
 
 _MEDIAN, _MEAN = COLOURS[0], COLOURS[2]  # orange and green as in the paper
 _WIDTH = 0.5  # of the distance between two boxes
+_CHARACTERS = 15  # of a name have room below a box
 _MOST_DOTTED = 1000  # cells of a method: the dots of more run together
 
 
@@ -82,7 +84,7 @@ def _box(axes: Axes, place: int, values: np.ndarray) -> None:
 
 def _caption(name: str, values: np.ndarray) -> str:
     mean = f'\nmean {values.mean():.3f}' if len(values) else ''
-    return f'{name}\nn = {len(values):,}{mean}'
+    return f'{textwrap.fill(name, _CHARACTERS)}\nn = {len(values):,}{mean}'
 
 
 def _legend(figure: Figure) -> None:

@@ -19,13 +19,8 @@ from sxt_jax.core.volume import Volume
 from sxt_jax.data.classes import Classes
 from sxt_jax.io import read_volume, write_volume
 from sxt_jax.pipelines import segment_volume
-from sxt_jax.pipelines.evaluate_volumes import (
-    Case,
-    Options,
-    evaluate_volumes,
-    find_cases,
-    predict_with_checkpoint,
-)
+from sxt_jax.pipelines.evaluate_volumes import Options, evaluate_volumes
+from sxt_jax.pipelines.evaluation import Case, find_cases, predict_with_checkpoint
 from sxt_jax.pipelines.evaluation_report import report, save_evaluation
 
 SIZE = (40.0, 20.0, 20.0)
@@ -282,12 +277,12 @@ def test_predicts_with_a_checkpoint_only_what_has_a_truth(
     classes = Classes(('background', 'cytoplasm', 'nucleus'), (0, 1, 2))
     segmenter = SimpleNamespace(classes=classes)
 
-    def threshold(given: SimpleNamespace, source: Path, target: Path) -> None:
+    def threshold(given: SimpleNamespace, source: Path, target: Path, **options) -> None:
         assert given is segmenter
         image = read_volume(source)
         write_volume(target, image.with_data((image.data > 0.2).astype(np.uint8)))
 
-    monkeypatch.setattr(segment_volume, 'load_segmenter', lambda _: segmenter)
+    monkeypatch.setattr(segment_volume, 'load_segmenter', lambda _, **options: segmenter)
     monkeypatch.setattr(segment_volume, 'segment_file', threshold)
     folders = folder / 'truth', folder / 'images', folder / 'out'
     cases, known = predict_with_checkpoint('W', *folders)
