@@ -11,7 +11,7 @@ from ml_collections import ConfigDict
 
 import configs
 from configs import common
-from sxt_jax.models import build_model, model_config
+from sxt_jax.models import build_model, model_config, slicewise
 
 NAMES = sorted(
     p.stem for p in Path(configs.__path__[0]).glob('*.py') if p.stem not in ('__init__', 'common')
@@ -35,18 +35,20 @@ def test_config(name, variant):
     assert f'python -m launch.{"demo" if name == "demo" else "train"}' in module.__doc__
     flows = bool(config.flows.kind)
     model = build_model(config.model if flows else {**config.model, 'n_labels': 3})
-    patch = tuple(config.data.patch)
+    patch, multiple = tuple(config.data.patch), slicewise.side_multiple(model)
     for sides in (patch, config.inference.tile):
-        assert all(s % m == 0 for s, m in zip(sides, model.side_multiple, strict=True))
+        assert all(s % m == 0 for s, m in zip(sides, multiple, strict=True))
     assert set(config.model) == set(model_config(model)) - {'n_labels', 'dtype'}
     assert config.is_locked
-    image = jnp.zeros((1, *patch, 1))
+    image = jnp.zeros(slicewise.input_shape(model, patch, 1))
     heads, variables = jax.eval_shape(
         lambda key, x: model.init_with_output(key, x), jax.random.key(0), image
     )
-    outputs = {'foreground': 1, 'flows': 3} if flows else {'logits': 3}
+    outputs = {'foreground': 1, 'flows': image.ndim - 2} if flows else {'logits': 3}
+    if slicewise.takes_slices(model):
+        outputs['foreground_logit'] = 1
     assert {name: head.shape for name, head in heads.items()} == {
-        name: (1, *patch, n) for name, n in outputs.items()
+        name: (*image.shape[:-1], n) for name, n in outputs.items()
     }
     assert variables['params']
     assert build_model(model_config(model)) == model
@@ -101,6 +103,19 @@ def test_the_published_cellpose3d_experiment():
         'inpaint_windows': 3, 'inpaint_side': 15, 'decline': True,
     }  # fmt: skip
     assert _config('cellpose3d', 'heat').flows.kind == 'heat'
+
+
+def test_the_published_cellpose_experiment():
+    config = _config('cellpose2d', '')
+    model = build_model(config.model)
+    shapes = jax.eval_shape(model.init, jax.random.key(0), jnp.zeros((1, 16, 16, 2)))
+    assert sum(leaf.size for leaf in jax.tree.leaves(shapes['params'])) == 6_600_843
+    assert (config.epochs, config.batch_size) == (500, 8)
+    assert (config.data.patch, config.data.steps_per_epoch) == ((1, 224, 224), 540 // 8)
+    optimizer = config.optimizer
+    assert (optimizer.name, optimizer.learning_rate, optimizer.momentum) == ('sgd', 0.2, 0.9)
+    assert optimizer.warmup_steps == 10 * config.data.steps_per_epoch
+    assert dict(config.flows) == {'kind': 'heat', 'foreground_weight': 1.0, 'flow_weight': 1.0}
 
 
 def test_unknown_variants_are_refused():

@@ -16,7 +16,9 @@ from sxt_jax.inference.apply import Heads
 from sxt_jax.inference.batch import is_out_of_memory
 from sxt_jax.io import VolumeWriter, open_writer, write_volume
 from sxt_jax.pipelines.reconstruct_instances import instances_of
-from sxt_jax.pipelines.segmenter import Segmenter, predict_image
+from sxt_jax.pipelines.segmenter import Segmenter, predict_image, predict_slices
+
+_SLICES = 16  # written at once
 
 
 def write_instances(
@@ -32,22 +34,24 @@ def write_instances(
 
     Paths to the centres of cells cross the borders of tiles, so instances are made of the whole
     volume: foreground and flows of it are held in host memory (16 bytes a voxel), then on one
-    device. An image of one slice is 2-D, whatever the network: its flows have no z.
+    device. An image of one slice is 2-D, whatever the network: its flows have no z. A 2-D network
+    sees an image of several slices in three orientations (`inference.orthogonal`).
 
     Args:
       segmenter: a network with flows.
       image: with as many channels as it takes.
       target: file for the instances, in the smallest of uint16 and uint32 that holds them.
       name: what to call the image in errors.
-      cell_radius: typical radius of a cell, in voxels along x.
+      cell_radius: typical radius of a cell, in voxels along x; published 2-D networks get slices in
+        which cells are as large as they know them.
       flows_to: file for [z, y, x, (foreground, z, y, x)] float32, which `io.read_flows` takes.
 
     Returns:
       How many instances there are.
 
     Raises:
-      InputError: NaN voxels or no contrast, flows that are not finite, a 2-D network for several
-        slices, too large for the device, or a result cannot be written.
+      InputError: NaN voxels or no contrast, flows that are not finite, too large for the device, or
+        a result cannot be written.
     """
     n_dims = 3 if image.shape[0] > 1 else 2
     with contextlib.ExitStack() as stack:
@@ -61,10 +65,26 @@ def write_instances(
                 voxel_size_nm=image.voxel_size_nm,
             )
             writer = stack.enter_context(opened)
-        foreground, flows = _predict(segmenter, image, name, n_dims, writer)
+        if segmenter.slices:
+            foreground, flows = _of_slices(segmenter, image, name, cell_radius, writer)
+        else:
+            foreground, flows = _predict(segmenter, image, name, n_dims, writer)
         instances = _reconstruct(foreground, flows, name, cell_radius)
         write_volume(target, instances)
     return int(instances.data.max(initial=0))
+
+
+def _of_slices(
+    segmenter: Segmenter, image: Volume, name: str, cell_radius: float, writer: VolumeWriter | None
+) -> tuple[np.ndarray, Volume]:
+    """Foreground [z, y, x] and flows of the whole image, from slices in three orientations."""
+    heads = predict_slices(segmenter, image, name=name, cell_radius=cell_radius)
+    if writer is not None:
+        for z in range(0, image.shape[0], _SLICES):
+            rows = slice(z, z + _SLICES)
+            parts = [heads['foreground'][rows], heads['flows'][rows]]
+            writer.write(z, np.concatenate(parts, axis=-1))
+    return heads['foreground'][..., 0], Volume(heads['flows'], image.voxel_size_nm, axes='zyxc')
 
 
 def _keep_flows(heads: Heads) -> Heads:
@@ -79,9 +99,6 @@ def _predict(
     flows = np.empty((*image.shape, n_dims), np.float32)
     for z, heads in predict_image(segmenter, image, name=name, finish=_keep_flows):
         rows = slice(z, z + len(heads['flows']))
-        if heads['flows'].shape[-1] < n_dims:
-            expected = 'an image of one slice: this network gives flows within slices'
-            raise InputError(name, f'{image.shape[0]} slices', expected)
         foreground[rows], flows[rows] = heads['foreground'], heads['flows'][..., -n_dims:]
         if writer is not None:
             writer.write(z, np.concatenate([foreground[rows, ..., None], flows[rows]], axis=-1))

@@ -10,18 +10,22 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from absl import logging
 from jax.sharding import Mesh
 
 from sxt_jax.core.devices import make_device_mesh
 from sxt_jax.core.errors import InputError
 from sxt_jax.core.progress import progress_bar
-from sxt_jax.core.volume import Volume
+from sxt_jax.core.volume import ArrayLike, Volume, equal_sides
 from sxt_jax.data.classes import Classes
 from sxt_jax.data.intensity import Intensity, NormalisedArray, measure_affine
 from sxt_jax.data.targets import CELLS
 from sxt_jax.inference import Finish, mirrored, predict_slabs, predict_volume
 from sxt_jax.inference.biomedisa import MirroredBeyond, padded_shape
+from sxt_jax.inference.orthogonal import HEADS as SLICE_HEADS
+from sxt_jax.inference.orthogonal import predict_orthogonal
 from sxt_jax.io import split_dataset
+from sxt_jax.models.slicewise import takes_slices
 from sxt_jax.ops.resample import resize_rows, resize_slabs
 from sxt_jax.ops.resample_opencv import resize_class_rows, resize_image
 from sxt_jax.pipelines.trained_network import TrainedNetwork, load_network
@@ -50,6 +54,11 @@ class Segmenter:
         'opencv': as in Biomedisa, images and the classes chosen on the working grid
         (`ops.resample_opencv`); probabilities, if asked for, trilinearly.
       whole_tiles: volumes are mirrored to whole tiles, as in Biomedisa.
+      slices: whether its flows are those of slices, to be seen in three orientations.
+      mirror: axes over whose mirror images slices are averaged; with `slices` only, other networks
+        are `mirrored` already.
+      optional_channels: how many of the last channels an image may lack; they are empty then.
+      diameter_px: to which slices are resized so that cells have it; None: they are not.
     """
 
     apply_fn: Callable[..., Any]
@@ -63,6 +72,14 @@ class Segmenter:
     device_mesh: Mesh
     resampling: str = 'linear'
     whole_tiles: bool = False
+    slices: bool = False
+    mirror: str = ''
+    optional_channels: int = 0
+    diameter_px: float | None = None
+
+    def takes_channels(self, n_channels: int) -> bool:
+        """Whether images may have that many."""
+        return 0 <= self.n_channels - n_channels <= self.optional_channels
 
 
 def load_segmenter(
@@ -85,8 +102,10 @@ def load_segmenter(
     if resampling not in RESAMPLINGS:
         raise InputError(network.path, f'resampling {resampling!r}', f'one of {RESAMPLINGS}')
     working_shape, voxel_size = facts['working_shape'], facts['voxel_size_nm']
+    slices, conventions = instances and takes_slices(network.model), facts.get('conventions', {})
+    mirrored_fn = mirrored(apply_fn, axes=mirror) if mirror else apply_fn  # told if not of 'zyx'
     return Segmenter(
-        apply_fn=mirrored(apply_fn, axes=mirror) if mirror else apply_fn,
+        apply_fn=apply_fn if slices else mirrored_fn,
         variables=network.variables,
         classes=CELLS if instances else Classes.from_dict(facts['classes']),
         intensity=Intensity.from_dict(facts['intensity']),
@@ -97,6 +116,11 @@ def load_segmenter(
         device_mesh=make_device_mesh(),
         resampling=resampling,
         whole_tiles=facts.get('whole_tiles', False),
+        slices=slices,
+        mirror=mirror if slices else '',
+        # Published networks take a second channel of nuclei, which is empty where there is none.
+        optional_channels=int(conventions.get('channels') == ['cytoplasm', 'nucleus']),
+        diameter_px=conventions.get('diameter_px'),
     )
 
 
@@ -106,6 +130,9 @@ def _check_heads(network: TrainedNetwork, *, instances: bool) -> None:
     if instances and not gives_flows:
         found = f'a network {name!r}, which gives no flows'
         raise InputError(network.path, found, 'cellpose3d or another that does, or no --instances')
+    if instances and takes_slices(network.model) and not set(SLICE_HEADS) <= set(heads):
+        found = f'a network {name!r} of slices, which gives {", ".join(heads)}'
+        raise InputError(network.path, found, f'the heads {", ".join(SLICE_HEADS)}')
     if instances and network.facts['working_shape']:
         found = f'flows on a fixed grid of {network.facts["working_shape"]} voxels'
         raise InputError(network.path, found, 'a network trained without config.data.working_shape')
@@ -189,6 +216,81 @@ def _on_working_grid(
                 on_device['classes'], image.shape, start, stop, n_classes=len(segmenter.classes)
             )
         yield start, jax.device_get(rows if as_opencv else finish(rows))
+
+
+def predict_slices(segmenter: Segmenter, image: Volume, *, name: str, cell_radius: float) -> Heads:
+    """Foreground and flows of an image from its slices in three orientations.
+
+    The image is held in memory as it is stored. Slices are resized so that voxels are as flat as
+    those of the training data (of published networks: cubes), and cells as large as published
+    networks expect; without voxel sizes, voxels are taken to be as flat.
+
+    Args:
+      segmenter: a network with `slices`.
+      image: with as many channels as it takes.
+      name: what to call it in errors.
+      cell_radius: typical radius of a cell, in voxels along x.
+
+    Returns:
+      'foreground' [z, y, x, 1] and 'flows' [z, y, x, 3], float32; of one slice [1, y, x, 2].
+
+    Raises:
+      InputError: NaN voxels or no contrast.
+    """
+    affine = measure_affine(segmenter.intensity, image.data, name=name)
+    gray: ArrayLike = NormalisedArray(image.load().data, affine)
+    if image.n_channels < segmenter.n_channels:
+        gray = _WithEmptyChannels(gray, segmenter.n_channels)
+    n_slices = sum(image.shape) if image.shape[0] > 1 else 1
+    title = split_dataset(name)[0].name
+    with progress_bar(total=n_slices, unit='slice', desc=title, inner=True) as bar:
+        return predict_orthogonal(
+            segmenter.apply_fn,
+            segmenter.variables,
+            gray,
+            scale=_slice_scale(segmenter, image, name, cell_radius),
+            mirror=segmenter.mirror,
+            on_slices=bar.update,
+            **_run(segmenter),
+        )
+
+
+def _slice_scale(
+    segmenter: Segmenter, image: Volume, name: str, cell_radius: float
+) -> tuple[float, float, float]:
+    """Pixels of the network's slices in a voxel along z, y and x."""
+    trained, given = segmenter.voxel_size_nm or (1.0, 1.0, 1.0), image.voxel_size_nm or ()
+    flatness = 1.0
+    if given and image.shape[0] > 1:
+        found, known = given[0] / given[2], trained[0] / trained[2]
+        if not equal_sides((found, known)):
+            flatness = found / known
+            logging.info(
+                '%s: voxels are %.3g times as long along z as along x, those of the training %.3g '
+                'times: slices across z are resized', name, found, known,
+            )  # fmt: skip
+    zoom = 1.0
+    if segmenter.diameter_px is not None:
+        zoom = segmenter.diameter_px / (2 * cell_radius)
+        logging.info(
+            '%s: cells of %.3g voxels are resized to the %.3g pixels of the training',
+            name, 2 * cell_radius, segmenter.diameter_px,
+        )  # fmt: skip
+    return flatness * zoom, zoom, zoom
+
+
+class _WithEmptyChannels:
+    """An image with channels of zeros behind its own (an `ArrayLike`)."""
+
+    def __init__(self, data: ArrayLike, n_channels: int) -> None:
+        self._data, self.dtype = data, data.dtype
+        self.shape = (*data.shape[:3], n_channels)
+
+    def __getitem__(self, index: Any) -> np.ndarray:
+        index = index if isinstance(index, tuple) else (index,)
+        voxels = np.asarray(self._data[index[: len(self._data.shape)]])
+        voxels = voxels if len(self._data.shape) == 4 else voxels[..., None]
+        return np.pad(voxels, [(0, 0)] * 3 + [(0, self.shape[3] - voxels.shape[3])])
 
 
 def _run(segmenter: Segmenter) -> dict[str, Any]:

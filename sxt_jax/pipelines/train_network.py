@@ -34,13 +34,12 @@ from sxt_jax.data.datasets import (
     fingerprint,
     open_pairs,
     prepare_examples,
-    split_examples,
 )
 from sxt_jax.data.distort import Distortion
 from sxt_jax.data.intensity import Intensity
 from sxt_jax.data.pipeline import PatchStream
 from sxt_jax.data.targets import CELLS, ObjectIds
-from sxt_jax.inference import make_apply_fn, predict_slabs
+from sxt_jax.inference import make_apply_fn
 from sxt_jax.io import Pair, pair
 from sxt_jax.models import build_model, model_config
 from sxt_jax.models.slicewise import input_shape
@@ -55,8 +54,11 @@ from sxt_jax.pipelines.check_data import check_pairs
 from sxt_jax.pipelines.flow_training import (
     flow_conventions,
     learns_flows,
+    learns_slices,
     make_loss,
-    make_targets,
+    predict_flows,
+    split_with_targets,
+    with_targets,
 )
 from sxt_jax.plots import learning_curves, save_figure
 from sxt_jax.training.checkpoint import (
@@ -155,15 +157,16 @@ def load_training_data(
         labels = [labels for _, labels in volumes]
         classes = detect_classes(labels, counts, ignore_value=fields.ignore_value)
     logging.info('Classes: %s', classes)
-    prepare = partial(_prepare, config=config, classes=classes, folder=Path(folder) / 'targets')
+    prepare = partial(_prepare, config=config, classes=classes)
     examples, intensity = prepare(train_pairs, volumes, intensity=intensity)
+    kept: dict[str, Any] = {'config': config, 'folder': Path(folder) / 'targets'}
     if fields.validation:
         pairs, _ = _checked_pairs(fields.validation, fields.validation_labels, classes, config)
         held, _ = prepare(pairs, open_pairs(pairs), intensity=intensity)
+        examples = with_targets(examples, slices=learns_slices(config), **kept)
+        held = with_targets(held, **kept)
     else:
-        examples, held = split_examples(
-            examples, fraction=fields.validation_fraction, seed=config.seed
-        )
+        examples, held = split_with_targets(examples, **kept)
     for example in held:
         n_found, n_expected = example.image.shape[3], examples[0].image.shape[3]
         if n_found != n_expected:
@@ -185,11 +188,11 @@ def _prepare(
     config: Any,
     classes: Classes,
     intensity: str | Intensity,
-    folder: Path,
 ) -> tuple[list[Example], Intensity]:
+    """Volumes with classes, or ids of cells where flows are learnt."""
     flows = learns_flows(config)
     with progress_bar(total=len(pairs), unit='volume', desc='preparing', inner=True) as bar:
-        examples, intensity = prepare_examples(
+        return prepare_examples(
             pairs,
             volumes,
             classes=ObjectIds(config.data.ignore_value) if flows else classes,
@@ -198,11 +201,6 @@ def _prepare(
             working_shape=working_shape(config),
             on_volume=bar.update,
         )
-    if flows:
-        with progress_bar(total=len(pairs), unit='volume', desc='flows', inner=True) as bar:
-            kind = config.flows.kind
-            examples = make_targets(examples, kind=kind, folder=folder, on_volume=bar.update)
-    return examples, intensity
 
 
 def _initial_checkpoint(config: Any) -> Checkpoint | None:
@@ -245,13 +243,13 @@ def describe_run(
     objective = Objective(
         name='supervised',
         stream=stream,
-        loss=_make_loss(config, data),
+        loss=_make_loss(config, model, data),
         optimizer=make_optimizer(config.optimizer, n_steps=plan.n_epochs * stream.steps_per_epoch),
         frozen=tuple(part for part in config.frozen.split(',') if part),
         augmentation=Augmentation.from_config(dict(config.augmentation)),
         distortion=Distortion.from_config(dict(config.distortion)),
     )
-    apply_fn = make_apply_fn(model)
+    apply_fn, slices = make_apply_fn(model), learns_slices(config)
 
     # Once: it takes the ids of all volumes.
     radius = typical_radius(data.validation) if learns_flows(config) else None
@@ -259,7 +257,8 @@ def describe_run(
     def validate(variables: Any) -> dict[str, float]:
         tiling: dict[str, Any] = dict(config.inference)
         if learns_flows(config):
-            predict = partial(predict_slabs, apply_fn, variables, device_mesh=device_mesh, **tiling)
+            tiling = {**tiling, 'slices': slices, 'device_mesh': device_mesh}
+            predict = partial(predict_flows, apply_fn, variables, **tiling)
             return flow_scores(predict, data.validation, cell_radius=radius)
         return validation_scores(
             apply_fn,
@@ -301,7 +300,7 @@ def describe_network(config: Any, model: nn.Module, data: TrainingData) -> dict[
     flows: dict[str, Any] = {}
     if learns_flows(config):
         gray, n_channels = data.intensity, data.n_channels
-        conventions = flow_conventions(config, n_channels=n_channels, intensity=gray)
+        conventions = flow_conventions(config, model, n_channels=n_channels, intensity=gray)
         flows = {'classes': None, 'conventions': conventions}
     return {
         'description': config.description,
@@ -322,9 +321,9 @@ def describe_network(config: Any, model: nn.Module, data: TrainingData) -> dict[
     }
 
 
-def _make_loss(config: Any, data: TrainingData) -> Loss:
+def _make_loss(config: Any, model: nn.Module, data: TrainingData) -> Loss:
     if learns_flows(config):
-        return make_loss(config)
+        return make_loss(config, model)
     return make_segmentation_loss(dict(config.loss), class_weights=_class_weights(config, data))
 
 
@@ -343,10 +342,11 @@ def _start(
     )
     n_weights = sum(leaf.size for leaf in jax.tree.leaves(state.params))
     logging.info(
-        'Training %s (%s parameters) on %d volumes, validating on %d; %d steps an epoch',
+        'Training %s (%s parameters) on %d %s, validating on %d volumes; %d steps an epoch',
         config.model.name,
         f'{n_weights:,}',
         len(data.train),
+        'stacks of slices' if learns_slices(config) else 'volumes',
         len(data.validation),
         objective.stream.steps_per_epoch,
     )

@@ -164,26 +164,13 @@ def broken(variables, tiles):
     return {**heads, 'flows': heads['flows'] * jnp.nan}
 
 
-def flat_flows(variables, tiles):
-    heads = uphill(variables, tiles)
-    return {**heads, 'flows': heads['flows'][..., 1:]}
-
-
-@pytest.mark.parametrize(
-    ('apply_fn', 'told'),
-    [
-        (broken, r'a\.tif: of its flows: flows: NaN or infinity'),
-        (flat_flows, r'a\.tif: 19 slices; expected an image of one slice'),
-    ],
-)
-def test_flows_that_cannot_be_followed_leave_nothing(tmp_path, monkeypatch, apply_fn, told):
+def test_flows_that_cannot_be_followed_leave_nothing(tmp_path, monkeypatch):
     monkeypatch.setattr(
-        segment_volume, 'load_segmenter', lambda *_, **__: segmenter(apply_fn=apply_fn)
+        segment_volume, 'load_segmenter', lambda *_, **__: segmenter(apply_fn=broken)
     )
     write_volume(tmp_path / 'in' / 'a.tif', Volume(bumps()[0], SIZE))
     (outcome,) = segment(tmp_path, probabilities=True)
-    with pytest.raises(InputError, match=told):
-        raise InputError(*outcome.error.split(': ', 1))
+    assert 'a.tif: of its flows: flows: NaN or infinity' in outcome.error
     assert not list((tmp_path / 'out').iterdir())
 
 
@@ -192,7 +179,7 @@ def imported(tmp_path, format, name, **options):
     with np.load(FIXTURES / f'{name}.npz') as arrays:
         weights = {k[8:]: arrays[k] for k in arrays if k.startswith('weights/')}
     np.savez(tmp_path / 'weights.npz', **weights)
-    options = ImportOptions(tile=[16, 16, 16], **options)
+    options = ImportOptions(**{'tile': [16, 16, 16], **options})
     import_weights(format, tmp_path / 'weights.npz', tmp_path / 'W', options=options)
     return tmp_path / 'W'
 
