@@ -2,6 +2,7 @@
 
     python -m launch.check --input=DATA                      # a file, a folder, a folder of pairs
     python -m launch.check --input=IMAGES --labels=LABELS --n_classes=3 --output=report.csv
+    python -m launch.check --input=DATA --instances          # labels are ids of cells
 
 A folder in which images find their labels (`images/` and `labels/`, `imagesTr/` and `labelsTr/`,
 `X.tif` and `X.labels.tif`, …) is checked as training data. Status 0: no errors, 2: errors.
@@ -26,6 +27,7 @@ _LABELS = flags.DEFINE_string('labels', None, 'Label volume, or folder of label 
 _DATASET = flags.DEFINE_string('dataset', None, 'Data set of images in HDF5 or OME-Zarr.')
 _LABEL_DATASET = flags.DEFINE_string('label_dataset', None, 'Data set of labels, likewise.')
 _N_CLASSES = flags.DEFINE_integer('n_classes', None, 'Classes with background: values are below.')
+_INSTANCES = flags.DEFINE_boolean('instances', False, 'Labels are ids of cells, not classes.')
 _IGNORE = flags.DEFINE_integer('ignore_label', None, 'Label value of unlabelled voxels.')
 _PATCH = flags.DEFINE_list('patch', None, 'Patch z,y,x that volumes should hold.')
 _ISOTROPIC = flags.DEFINE_boolean('isotropic', False, 'Warn of voxels that are not cubic.')
@@ -42,8 +44,8 @@ def _patch() -> list[int] | None:
 
 def main(argv: Sequence[str]) -> int:
     del argv
-    if _N_CLASSES.value is not None and _N_CLASSES.value < 1:
-        raise InputError('--n_classes', str(_N_CLASSES.value), 'an integer from 1 on')
+    if _N_CLASSES.value is not None and (_N_CLASSES.value < 1 or _INSTANCES.value):
+        raise InputError('--n_classes', str(_N_CLASSES.value), 'from 1 on, without --instances')
     datasets = {'dataset': _DATASET.value, 'label_dataset': _LABEL_DATASET.value}
     patch = _patch()
     with progress_bar(unit='file', inner=True) as bar:
@@ -56,8 +58,11 @@ def main(argv: Sequence[str]) -> int:
         if _LABELS.value is not None or io.holds_pairs(_INPUT.value, **datasets):
             report = check_pairs(
                 _INPUT.value, _LABELS.value, label_dataset=_LABEL_DATASET.value,
-                n_classes=_N_CLASSES.value, ignore_label=_IGNORE.value, **common,
+                n_classes=_N_CLASSES.value, ignore_label=_IGNORE.value,
+                instances=_INSTANCES.value, **common,
             )  # fmt: skip
+        elif _INSTANCES.value:
+            raise InputError('--instances', f'no labels in {_INPUT.value}', '--labels with it')
         else:
             report = check_volumes(_INPUT.value, **common)
     if report.entries:

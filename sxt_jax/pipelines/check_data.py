@@ -30,6 +30,7 @@ from sxt_jax.pipelines.check_report import (
 
 _SIZE_TOLERANCE = 1e-3  # relative; headers round voxel sizes to about four digits
 _MANY_LABELS = 64  # more values than any of the systems has classes
+_FEW_LABELS = 2  # cells of which few volumes have no more
 
 
 @dataclasses.dataclass(frozen=True)
@@ -248,6 +249,10 @@ def _judge_values(values: Sequence[int], rules: _Rules) -> list[tuple[Severity, 
         )  # fmt: skip
     if outside and len(values) > _MANY_LABELS and not rules.instances:
         message = f'{len(values)} label values: these look like instances, each would be a class'
+        found.append(('warning', message))
+    cells = [v for v in values if v > 0]
+    if rules.instances and 0 < len(cells) <= _FEW_LABELS:
+        message = f'labels {shorten(cells)} only: these look like classes, not ids of cells'
         found.append(('warning', message))
     return found
 

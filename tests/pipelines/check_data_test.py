@@ -164,6 +164,15 @@ def test_many_label_values_look_like_instances(n, warned, tmp_path):
     assert check_pairs(tmp_path, n_classes=n).problems == ()  # the user knows
 
 
+def test_few_label_values_look_like_classes(tmp_path):
+    put(tmp_path, 'a', image(), labels())
+    put(tmp_path, 'b', image(1), np.where(labels(1) == 2, 2000, labels(1)).astype('u2') + 1)
+    message = 'labels 1 2 only: these look like classes, not ids of cells'
+    assert told(check_pairs(tmp_path, instances=True), 'warning') == {('a.tif', message)}
+    put(tmp_path, 'a', image(), np.arange(720).reshape(8, 9, 10).astype('u2'))
+    assert check_pairs(tmp_path, instances=True).problems == ()
+
+
 def test_a_gap_in_the_slices_is_a_warning(tmp_path):
     for folder, data in (('images', image()), ('labels', labels())):
         for i in (1, 2, 4):
@@ -312,7 +321,7 @@ def test_launch_check(tmp_path):
         assert [row['role'] for row in csv.DictReader(file)] == ['image', 'labels']
     (tmp_path / 'labels/a.tif').unlink()
     io.write_volume(tmp_path / 'labels/a.h5', Volume(labels() * 0, SIZE))
-    run = launch(f'--input={tmp_path}/images', f'--labels={tmp_path}/labels')
+    run = launch(f'--input={tmp_path}/images', f'--labels={tmp_path}/labels', '--instances')
     assert run.returncode == 2
     assert 'labels/a.h5: labels are empty: background only' in run.stdout
     assert 'Traceback' not in run.stderr
@@ -340,8 +349,9 @@ from sxt_jax.core.errors import InputError
 
 for flag in sys.argv[2:]:
     flags.FLAGS.unparse_flags()
-    flags.FLAGS['patch'].unparse(), flags.FLAGS['n_classes'].unparse()
-    flags.FLAGS(['check', sys.argv[1], flag])
+    for name in ('patch', 'n_classes', 'instances'):
+        flags.FLAGS[name].unparse()
+    flags.FLAGS(['check', sys.argv[1], *flag.split(';')])
     try:
         status = check.main([])
     except InputError as error:
@@ -356,13 +366,17 @@ def test_flags_of_launch_check(tmp_path):
     put(tmp_path, 'a', image(), labels())
     wrong = ['--patch=1,2', '--patch=8,8,0', '--patch=8,8,-8', '--patch=a,b,c', '--patch=8,8,8,8',
              '--patch=', '--patch=8.5,8,8', '--n_classes=0', '--n_classes=-3']  # fmt: skip
+    both, alone = '--n_classes=3;--instances', f'--input={tmp_path}/images;--instances'
+    others = ['--patch=8,8, 8', both, alone]
     run = subprocess.run(
-        [sys.executable, '-c', REFUSE_FLAGS, f'--input={tmp_path}', *wrong, '--patch=8,8, 8'],
+        [sys.executable, '-c', REFUSE_FLAGS, f'--input={tmp_path}', *wrong, *others],
         capture_output=True, text=True, cwd=ROOT, env={**os.environ, 'JAX_PLATFORMS': 'cpu'},
     )  # fmt: skip
     assert run.returncode == 0, run.stderr
     told = dict(line.split('|') for line in run.stdout.splitlines() if '|' in line)
     assert told.pop('--patch=8,8, 8') == '0'
+    assert told.pop(both) == '--n_classes: 3; expected from 1 on, without --instances'
+    assert told.pop(alone).startswith('--instances: no labels in ')
     assert list(told) == wrong
     for flag, text in told.items():
         name, _, value = flag.partition('=')
