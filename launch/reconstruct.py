@@ -7,7 +7,8 @@
         --sign=away --output=INSTANCES.tif --cell_radius=12
 
 A file of flows has its components as channels, and the foreground before them unless that is a file
-of its own. `--published` takes the steps of Cellpose3D one by one.
+of its own. `--published` takes the steps of Cellpose3D one by one. A volume that does not fit the
+device is worked on block by block, with the same result; `--block` says in which.
 """
 
 from __future__ import annotations
@@ -31,6 +32,7 @@ _SMOOTHING = flags.DEFINE_float('smoothing', 1, 'SD in voxels of the Gaussian ov
 _MIN = flags.DEFINE_float('min_diameter', None, 'Remove smaller instances; default: the radius.')
 _MAX = flags.DEFINE_float('max_diameter', None, 'Remove larger instances.')
 _PUBLISHED = flags.DEFINE_boolean('published', False, 'As the released code of Cellpose3D.')
+_BLOCK = flags.DEFINE_list('block', None, 'z,y,x voxels that are on the device at a time.')
 _DATASET = flags.DEFINE_string('dataset', None, 'Data set inside HDF5 or OME-Zarr files.')
 
 
@@ -59,8 +61,17 @@ def main(argv: Sequence[str]) -> None:
         away=_SIGN.value == 'away',
         dataset=_DATASET.value,
         recipe=recipe,
+        block=_sides(_BLOCK.value),
     )
     print(f'{n} instances: {_OUTPUT.value}')
+
+
+def _sides(words: Sequence[str] | None) -> tuple[int, ...] | None:
+    if words is None:
+        return None
+    if len(words) != 3 or not all(word.strip().isdigit() and int(word) > 0 for word in words):
+        raise InputError('--block', repr(','.join(words)), 'three positive numbers: z,y,x')
+    return tuple(map(int, words))
 
 
 if __name__ == '__main__':

@@ -7,6 +7,7 @@ accelerator, so splitting parameters would cost communication and save nothing.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from typing import Any
 
@@ -40,6 +41,19 @@ def split_batch(device_mesh: Mesh) -> NamedSharding:
 def is_accelerated() -> bool:
     """Whether computations run on something faster than the CPU."""
     return jax.default_backend() != 'cpu'
+
+
+def free_bytes(device: jax.Device) -> int | None:
+    """Memory left on a device; None where it is not told (CPU)."""
+    stats = device.memory_stats()
+    if not stats or 'bytes_limit' not in stats:
+        return None
+    return int(stats['bytes_limit'] - stats['bytes_in_use'])
+
+
+def free_host_bytes() -> int:
+    """Memory of the host that nothing uses now."""
+    return os.sysconf('SC_AVPHYS_PAGES') * os.sysconf('SC_PAGE_SIZE')
 
 
 def compute_dtype(name: str) -> Any:

@@ -10,7 +10,7 @@ import jax
 from absl import logging
 from jax.sharding import Mesh
 
-from sxt_jax.core.devices import replicated, split_batch
+from sxt_jax.core.devices import free_bytes, replicated, split_batch
 from sxt_jax.core.errors import InputError
 from sxt_jax.inference.apply import ApplyFn, Heads
 
@@ -43,10 +43,8 @@ def _fits(network: Any, variables: Any, tiles: jax.ShapeDtypeStruct, free: float
 
 def _free_bytes(device_mesh: Mesh) -> int | None:
     """Memory left on the fullest device; None where it is not told (CPU)."""
-    stats = [device.memory_stats() for device in device_mesh.devices.flat]
-    if not all(s and 'bytes_limit' in s for s in stats):
-        return None
-    return min(s['bytes_limit'] - s['bytes_in_use'] for s in stats)
+    free = [free_bytes(device) for device in device_mesh.devices.flat]
+    return None if None in free else min(n for n in free if n is not None)
 
 
 def find_batch_size(

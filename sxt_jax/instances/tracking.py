@@ -14,6 +14,7 @@ import functools
 import itertools
 import math
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -64,17 +65,58 @@ def track(
     """
     _check(flows, foreground, n_steps, method, lookup, n_direct)
     shape = flows.shape[:-1]
+    n_euler, n_doublings = plan_steps(n_steps, method=method, n_direct=n_direct)
+    whole = Part(jnp.zeros(len(shape), jnp.int32), jnp.array(shape, jnp.int32))
+    ends = follow(
+        flows, foreground, whole, n_steps=n_euler, lookup=lookup, step_size=step_size
+    ).reshape(-1)
+    ends = lax.fori_loop(0, n_doublings, lambda _, ends: ends[ends], ends)
+    return ends.reshape(shape)
+
+
+def plan_steps(n_steps: int, *, method: str, n_direct: int) -> tuple[int, int]:
+    """How many Euler steps are taken, and how often their map is then squared."""
+    if method == 'euler':
+        return n_steps, 0
+    n_euler = min(n_direct, n_steps)
+    return n_euler, math.ceil(math.log2(max(n_steps / max(n_euler, 1), 1)))
+
+
+class Part(NamedTuple):
+    """Where an array lies in a volume: its first voxel, and the sides of the whole; [d] int32."""
+
+    origin: jax.Array
+    whole: jax.Array
+
+
+def follow(
+    flows: jax.Array,
+    foreground: jax.Array | None,
+    part: Part,
+    *,
+    n_steps: int,
+    lookup: str,
+    step_size: float,
+) -> jax.Array:
+    """Where Euler steps lead to in a part of a volume, step for step as in the whole.
+
+    Args:
+      flows, foreground, lookup, step_size: as in `track`; of the part.
+      part: which part it is.
+      n_steps: all of them.
+
+    Returns:
+      [(z,) y, x] int32, index into the flattened part. Not said of voxels whose paths come within
+      a voxel of the part's faces, unless these are faces of the whole.
+    """
+    shape = flows.shape[:-1]
     if foreground is not None:
         flows = jnp.where(foreground[..., None], flows, 0)
-    n_euler = min(n_direct, n_steps) if method == 'doubling' else n_steps
-    n_doublings = math.ceil(math.log2(max(n_steps / max(n_euler, 1), 1)))
     walk = functools.partial(
-        _walk, shape=shape, n_steps=n_euler, lookup=lookup, step_size=step_size
+        _walk, shape=shape, part=part, n_steps=n_steps, lookup=lookup, step_size=step_size
     )
-    ends = _move(walk, flows.reshape(-1, len(shape)).astype(jnp.float32), foreground)
-    if method == 'doubling':
-        ends = lax.fori_loop(0, n_doublings, lambda _, ends: ends[ends], ends)
-    return ends.reshape(shape)
+    flat = flows.reshape(-1, len(shape)).astype(jnp.float32)
+    return _move(walk, flat, foreground).reshape(shape)
 
 
 def _check(
@@ -138,39 +180,44 @@ def _walk(
     indices: jax.Array,
     *,
     shape: Sequence[int],
+    part: Part,
     n_steps: int,
     lookup: str,
     step_size: float,
 ) -> jax.Array:
     """Ends, as indices, of Euler steps from these voxels; all axes from the old place."""
+    # Places are those in the whole, so that they are rounded alike in every part.
     start = jnp.unravel_index(jnp.minimum(indices, flows.shape[0] - 1), shape)
-    last = jnp.array(shape, jnp.float32) - 1
+    last = part.whole.astype(jnp.float32) - 1
     look_up = _linear if lookup == 'linear' else _floor
 
     def step(_: jax.Array, place: jax.Array) -> jax.Array:
-        return jnp.clip(place + step_size * look_up(flows, place, shape), 0, last)
+        return jnp.clip(place + step_size * look_up(flows, place, shape, part), 0, last)
 
-    place = lax.fori_loop(0, n_steps, step, jnp.stack(start, -1).astype(jnp.float32))
-    return _index(jnp.round(place) if lookup == 'linear' else jnp.floor(place), shape)
+    first = (jnp.stack(start, -1) + part.origin).astype(jnp.float32)
+    place = lax.fori_loop(0, n_steps, step, first)
+    end = jnp.round(place) if lookup == 'linear' else jnp.floor(place)
+    return _index(end, shape, part)
 
 
-def _index(place: jax.Array, shape: Sequence[int]) -> jax.Array:
-    """Flat int32 index of whole coordinates [n, n_dims]."""
+def _index(place: jax.Array, shape: Sequence[int], part: Part) -> jax.Array:
+    """Flat int32 index into the part of whole coordinates [n, n_dims]."""
+    inside = place.astype(jnp.int32) - part.origin
     index = jnp.zeros(place.shape[:-1], jnp.int32)
     for axis, n in enumerate(shape):
-        index = index * n + place[..., axis].astype(jnp.int32)
+        index = index * n + inside[..., axis]
     return index
 
 
-def _floor(flows: jax.Array, place: jax.Array, shape: Sequence[int]) -> jax.Array:
-    return flows[_index(jnp.floor(place), shape)]
+def _floor(flows: jax.Array, place: jax.Array, shape: Sequence[int], part: Part) -> jax.Array:
+    return flows[_index(jnp.floor(place), shape, part)]
 
 
-def _linear(flows: jax.Array, place: jax.Array, shape: Sequence[int]) -> jax.Array:
+def _linear(flows: jax.Array, place: jax.Array, shape: Sequence[int], part: Part) -> jax.Array:
     # Places on the last voxel count as the far end of the last pair: all corners are inside.
-    below = jnp.clip(jnp.floor(place), 0, jnp.maximum(jnp.array(shape) - 2, 0))
+    below = jnp.clip(jnp.floor(place), 0, jnp.maximum(part.whole - 2, 0))
     share = place - below
-    first = _index(below, shape)
+    first = _index(below, shape, part)
     total = jnp.zeros_like(place)
     for corner in itertools.product((0, 1), repeat=len(shape)):
         beyond = sum(

@@ -31,10 +31,15 @@ def gaussian_filter(
         raise ValueError(f'sigma {sigma} for an image of {image.ndim} axes: expected one each, ≥ 0')
     image = image.astype(jnp.float32)
     for axis, s in enumerate(sigmas):
-        radius = int(truncate * s + 0.5)
+        radius = gaussian_radius(s, truncate=truncate)
         if radius:
             image = _correlate(image, _weights(s, radius), axis)
     return image
+
+
+def gaussian_radius(sigma: float, *, truncate: float = 4.0) -> int:
+    """How many voxels `gaussian_filter` looks in each direction."""
+    return int(truncate * sigma + 0.5)
 
 
 def _weights(sigma: float, radius: int) -> np.ndarray:

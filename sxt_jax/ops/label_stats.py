@@ -19,6 +19,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 from jax import lax
+from jax.typing import ArrayLike
 
 from sxt_jax.core.errors import InputError
 from sxt_jax.ops import bits
@@ -151,13 +152,29 @@ def axis_lengths(
     Raises:
       InputError: as `regions`, or another number of voxel sides.
     """
-    n_dims = instances.ndim
+    return axes_of(second_moments(instances, n_labels=n_labels), voxel_size)
+
+
+def axes_of(covariances: ArrayLike, voxel_size: tuple[float, ...] | None = None) -> jax.Array:
+    """Axes of the ellipsoids with these second moments, longest first.
+
+    Args:
+      covariances: [n, d, d] in voxels².
+      voxel_size: sides of a voxel per axis; None: ones.
+
+    Returns:
+      [n, d] float32.
+
+    Raises:
+      InputError: another number of voxel sides.
+    """
+    covariances = jnp.asarray(covariances, jnp.float32)
+    n_dims = covariances.shape[-1]
     sides = (1.0,) * n_dims if voxel_size is None else voxel_size
     if len(sides) != n_dims:
         raise InputError('voxel_size', f'{voxel_size}', f'{n_dims} numbers')
     scale = jnp.asarray(sides, jnp.float32)
-    covariances = second_moments(instances, n_labels=n_labels) * scale * scale[:, None]
-    variances = jnp.maximum(jnp.linalg.eigvalsh(covariances), 0)
+    variances = jnp.maximum(jnp.linalg.eigvalsh(covariances * scale * scale[:, None]), 0)
     return jnp.sqrt(4 * (n_dims + 2) * variances[:, ::-1])
 
 

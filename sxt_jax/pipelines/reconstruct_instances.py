@@ -5,14 +5,20 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
+import jax
 import numpy as np
 from absl import logging
 
 from sxt_jax.core.atomic import check_writable
+from sxt_jax.core.blocks import make_blocks
 from sxt_jax.core.errors import InputError
+from sxt_jax.core.progress import progress_bar
 from sxt_jax.core.volume import Volume, VoxelSize
-from sxt_jax.instances import Recipe, reconstruct
+from sxt_jax.inference.batch import is_out_of_memory
+from sxt_jax.instances import Recipe, reconstruct, reconstruct_by_blocks
+from sxt_jax.instances.blocks import BLOCK, fits_device
 from sxt_jax.io import WRITABLE_SUFFIXES, Flows, open_volume, read_flows, write_volume
 
 
@@ -26,6 +32,7 @@ def reconstruct_file(
     away: bool = False,
     dataset: str | None = None,
     recipe: Recipe | None = None,
+    block: Sequence[int] | None = None,
 ) -> int:
     """Write the instances of a flow volume.
 
@@ -36,6 +43,7 @@ def reconstruct_file(
       foreground: file of the foreground, where that of the flows has none.
       components, away, dataset: see `io.read_flows`.
       recipe: how; None: `Recipe()`.
+      block: see `instances_of`.
 
     Returns:
       How many instances there are.
@@ -51,7 +59,7 @@ def reconstruct_file(
     saved = read_flows(flows, components=components, away=away, dataset=dataset)
     mask = _foreground(saved, flows[0], foreground, dataset)
     start = time.perf_counter()
-    instances = instances_of(mask, saved.flows, cell_radius=cell_radius, recipe=recipe)
+    instances = instances_of(mask, saved.flows, cell_radius=cell_radius, recipe=recipe, block=block)
     seconds = time.perf_counter() - start
     n = int(instances.data.max(initial=0))
     logging.info(
@@ -62,7 +70,12 @@ def reconstruct_file(
 
 
 def instances_of(
-    foreground: np.ndarray, flows: Volume, *, cell_radius: float, recipe: Recipe | None
+    foreground: np.ndarray,
+    flows: Volume,
+    *,
+    cell_radius: float,
+    recipe: Recipe | None = None,
+    block: Sequence[int] | None = None,
 ) -> Volume:
     """Instances of a volume, or of an image of one slice, in the smallest type that holds them.
 
@@ -70,20 +83,45 @@ def instances_of(
       foreground: [z, y, x].
       flows: 'zyxc', three components, or two of one slice.
       cell_radius: in voxels along x.
-      recipe: how.
+      recipe: how; None: `Recipe()`.
+      block: (z, y, x) sides of the blocks in which it is done, one at a time on the device. None:
+        all at once where that fits. The instances are the same.
+
+    Raises:
+      InputError: flows are not finite, or `cell_radius` or `block` are not positive.
     """
     data, sides = flows.data, _relative(flows.voxel_size_nm)
     flat = data.shape[-1] == 2
-    found = reconstruct(
-        foreground[0] if flat else foreground,
-        data[0] if flat else data,
-        cell_radius=cell_radius,
-        voxel_size=sides[1:] if flat and sides else sides,
-        recipe=recipe,
-    )
-    labels = np.asarray(found).reshape(foreground.shape)
+    if flat:
+        foreground, data = foreground[0], data[0]
+        sides, block = sides and sides[1:], block and block[1:]
+    options: dict[str, Any] = {
+        'cell_radius': cell_radius, 'voxel_size': sides, 'recipe': recipe
+    }  # fmt: skip
+    labels = None if block else _at_once(foreground, data, options)
+    if labels is None:
+        n = len(list(make_blocks(foreground.shape, block=block or BLOCK[foreground.ndim])))
+        with progress_bar(total=n, unit='block', desc='instances', inner=True) as bar:
+            labels = reconstruct_by_blocks(
+                foreground, data, block=block, on_block=bar.update, **options
+            )
     dtype = np.uint16 if labels.max(initial=0) < 2**16 else np.uint32
-    return flows.with_data(labels.astype(dtype), axes='zyx')
+    labels = labels.astype(dtype)
+    return flows.with_data(labels[None] if flat else labels, axes='zyx')
+
+
+def _at_once(
+    foreground: np.ndarray, flows: np.ndarray, options: dict[str, Any]
+) -> np.ndarray | None:
+    """Instances made on the device in one piece; None if that has not the memory."""
+    if fits_device(foreground.shape):
+        try:
+            return np.asarray(reconstruct(foreground, flows, **options))
+        except jax.errors.JaxRuntimeError as error:
+            if not is_out_of_memory(error):
+                raise
+    logging.info('%s voxels do not fit the device: they go block by block', foreground.shape)
+    return None
 
 
 def _relative(voxel_size_nm: VoxelSize | None) -> tuple[float, ...] | None:

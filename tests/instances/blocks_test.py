@@ -1,0 +1,109 @@
+"""Volumes that are reconstructed block by block: the instances of the whole."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from sxt_jax.core.errors import InputError
+from sxt_jax.instances import Recipe, labels_to_flows, reconstruct, reconstruct_by_blocks
+from sxt_jax.instances import blocks as module
+
+# All that instances can be judged by, so that each is summed over blocks.
+STRICT = Recipe(
+    min_diameter=3,
+    max_diameter=30,
+    max_flow_error=0.6,
+    min_axis_ratio=0.3,
+    min_foreground_share=0.5,
+    split=True,
+)
+
+
+def _scene(shape, n, *, kind='tanh', radius=9, noise=0.3):
+    """Touching cells, some at the border: foreground and noisy flows."""
+    rng = np.random.default_rng(0)
+    centres = np.stack([rng.uniform(0, side, n) for side in shape], 1)
+    place = np.stack(np.indices(shape), -1)
+    squares = np.stack([np.square(place - centre).sum(-1) for centre in centres])
+    labels = np.where(squares.min(0) <= radius**2, squares.argmin(0) + 1, 0).astype(np.int32)
+    flows = np.asarray(labels_to_flows(labels, kind=kind))
+    noisy = flows + rng.normal(0, noise, flows.shape).astype(np.float32)
+    return (0.9 * (labels > 0)).astype(np.float32), noisy
+
+
+@pytest.mark.parametrize(
+    ('shape', 'n', 'recipe', 'blocks'),
+    [
+        ((60, 70), 14, Recipe(), [(16, 13), (7, 70), (100, 100)]),
+        ((60, 70), 14, STRICT, [(16, 13)]),
+        ((24, 150), 12, Recipe.published(min_diameter=3, max_diameter=60, n_steps=25), [(24, 20)]),
+        ((24, 28, 32), 7, STRICT, [(16, 13, 20)]),
+    ],
+)
+def test_blocks_make_no_difference(shape, n, recipe, blocks):
+    foreground, flows = _scene(shape, n)
+    whole = np.asarray(reconstruct(foreground, flows, cell_radius=6, recipe=recipe))
+    assert whole.max() > 4
+    for block in blocks:
+        found = reconstruct_by_blocks(foreground, flows, cell_radius=6, recipe=recipe, block=block)
+        assert found.dtype == np.int32
+        np.testing.assert_array_equal(found, whole)
+
+
+def test_flows_across_many_blocks_are_followed_to_their_end():
+    # A tube whose flows lead from block to block, much further than any halo.
+    foreground = np.zeros((9, 150), bool)
+    foreground[2:7] = True
+    flows = np.zeros((9, 150, 2), np.float32)
+    flows[..., 1] = np.clip(140 - np.arange(150), -1, 1)
+    recipe = Recipe(n_steps=256)
+    found = reconstruct_by_blocks(foreground, flows, cell_radius=3, recipe=recipe, block=(9, 16))
+    np.testing.assert_array_equal(found, foreground)
+
+
+def test_anisotropic_voxels_and_parts_that_are_read_as_needed():
+    foreground, flows = _scene((36, 100), 14)
+
+    class Lazy:
+        """Like a data set of a file: read by slices, and never all at once."""
+
+        def __init__(self, array):
+            self.array, self.shape, self.dtype = array, array.shape, array.dtype
+
+        def __getitem__(self, index):
+            part = self.array[index]
+            assert part.size < self.array.size
+            return part
+
+    options = {'cell_radius': 6.0, 'voxel_size': (2.0, 1.0), 'recipe': STRICT}
+    whole = reconstruct(foreground, flows, **options)
+    found = reconstruct_by_blocks(Lazy(foreground), Lazy(flows), block=(11, 12), **options)
+    np.testing.assert_array_equal(found, whole)
+
+
+def test_every_block_is_the_same_program():
+    foreground, flows = _scene((40, 45), 6, noise=0)
+    options = {'cell_radius': 6, 'block': (7, 9), 'recipe': Recipe(n_direct=2)}
+    reconstruct_by_blocks(foreground, flows, **options)
+    n_programs = module._follow_block._cache_size()
+    reconstruct_by_blocks(foreground[:37, :41], flows[:37, :41], **options)
+    assert module._follow_block._cache_size() == n_programs
+
+
+def test_what_is_wrong_is_told():
+    foreground, flows = np.ones((6, 7, 8), bool), np.zeros((6, 7, 8, 3), np.float32)
+    with pytest.raises(InputError, match='3 positive sides'):
+        reconstruct_by_blocks(foreground, flows, cell_radius=3, block=(4, 4))
+    flows[5, 5, 5, 1] = np.inf
+    with pytest.raises(InputError, match='NaN or infinity'):
+        reconstruct_by_blocks(foreground, flows, cell_radius=3, block=(4, 4, 4))
+    with pytest.raises(InputError, match='expected'):
+        reconstruct_by_blocks(foreground, flows[..., :2], cell_radius=3)
+
+
+def test_room_on_the_device(monkeypatch):
+    assert module.fits_device((10, 10, 10))
+    assert not module.fits_device((2**11, 2**10, 2**10))
+    monkeypatch.setattr(module, 'free_bytes', lambda device: 10**5)
+    assert not module.fits_device((20, 20, 20))
