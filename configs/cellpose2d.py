@@ -12,14 +12,16 @@ half the mean squared difference of 5 × the flows plus the cross-entropy of the
 Published: 540 images of all kinds of cells, 500 epochs of one crop of 224 × 224 of each, 8 a step:
 67 steps an epoch, which are as many here whatever the data. SGD, momentum 0.9, a rate that rises
 to 0.2 over 10 epochs. What is not as published, because no field says it:
-- The rate falls as a cosine. Published: constant for 390 epochs, then halved every 10. The weight
+- The rate falls as a cosine. Published: constant for 400 epochs, then halved every 10. The weight
   decay of 0.00001 is missing.
 - Crops are mirrored and turned by 90°. Published: turned by any angle and scaled by 0.75 … 1.25,
   after cells were brought to a diameter of 30 pixels.
+- All slices are drawn from. Published: images of 5 cells and more.
 - Gray values are normalised to the 2nd and 98th percentile of a volume. Published: 1st and 99th.
 - Voxels should be cubes, or --config.augmentation.rotate_90=False: then slices across z look as
   flat in training as they do in segmentation.
-Made for a GPU. Validation is 3-D, with the scores of configs/cellpose3d.py.
+Made for a GPU, and volumes that fit in memory: of others, slices across z are slow to read.
+Validation is 3-D, with the scores of configs/cellpose3d.py.
 
 Variants:
     configs/cellpose2d.py:smoke    small enough for a CPU: checks that a data set trains at all

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 from jax.sharding import Mesh
+from scipy.special import expit
 
 from sxt_jax.core.errors import InputError
 from sxt_jax.core.slicing import planes, turn
@@ -24,7 +25,6 @@ from sxt_jax.inference.windows import Blend
 from sxt_jax.ops.resample import resize
 
 HEADS = ('foreground_logit', 'flows')  # what a network of slices must give
-_ROWS = 16  # slices at once where host arrays are finished
 
 
 def predict_orthogonal(
@@ -70,9 +70,9 @@ def predict_orthogonal(
     """
     _check(image, tile, overlap, scale)
     mirrored(apply_fn, axes=mirror)  # tells if these are no axes
-    shape = tuple(image.shape[:3])
-    orders = list(planes(shape).values())
+    shape, orders = tuple(image.shape[:3]), planes(image.shape).values()
     logit, flows = np.zeros(shape, np.float32), np.zeros((*shape, 3), np.float32)
+    flow_share = 1 / min(2, len(orders))  # one slice is seen once, else two planes hold each axis
     for order in orders:
         view = _Resized(turn(image, order), [scale[axis] for axis in order[1:]])
         axes = ''.join('zyx'[i] for i in (1, 2) if 'zyx'[order[i]] in mirror)
@@ -84,17 +84,14 @@ def predict_orthogonal(
             tile=sides[0], overlap=sides[1], blend=blend,
             batch_size=batch_size, device_mesh=device_mesh, finish=_keep,
         ):  # fmt: skip
-            rows = slice(slab.z_start, slab.z_stop)
-            heads = view.resize_back(slab.heads)
+            rows, heads = slice(slab.z_start, slab.z_stop), view.resize_back(slab.heads)
             logit_view[rows] += heads['foreground_logit'][..., 0] / len(orders)
-            share = 1 / min(2, len(orders))
-            for i in (0, 1):
-                flow_view[rows, ..., order[1 + i]] += share * heads['flows'][..., i]
+            for i, axis in enumerate(order[1:]):
+                flow_view[rows, ..., axis] += flow_share * heads['flows'][..., i]
             if on_slices is not None:
                 on_slices(slab.z_stop - slab.z_start)
-    for z in range(0, shape[0], _ROWS):
-        logit[z : z + _ROWS] = 1 / (1 + np.exp(-np.clip(logit[z : z + _ROWS], -80, 80)))
-    return {'foreground': logit[..., None], 'flows': flows if len(orders) > 1 else flows[..., 1:]}
+    foreground = expit(logit, out=logit)[..., None]
+    return {'foreground': foreground, 'flows': flows if len(orders) > 1 else flows[..., 1:]}
 
 
 def _check(
