@@ -14,7 +14,6 @@ from sxt_jax.core.errors import InputError
 from sxt_jax.core.volume import Volume
 from sxt_jax.data.targets import CELLS
 from sxt_jax.io import write_volume
-from sxt_jax.pipelines import evaluate_instances as evaluation
 from sxt_jax.pipelines import segment_volume
 from sxt_jax.pipelines.evaluate_instances import evaluate_instances
 from sxt_jax.pipelines.evaluate_instances_report import report, save_evaluation
@@ -151,9 +150,8 @@ def test_ignored_voxels_are_no_cells_and_hide_the_prediction(folder: Path, ignor
     assert result.cells['dice'] == pytest.approx([1, 2 / 3])
 
 
-def test_what_does_not_fit_in_memory_is_read_in_parts(folder: Path, monkeypatch) -> None:
+def test_volumes_are_read_in_parts(folder: Path, monkeypatch) -> None:
     whole = score(folder, ignore_label=9)
-    monkeypatch.setattr(evaluation, 'fits_in_memory', lambda n_bytes: False)
     monkeypatch.setattr('sxt_jax.metrics.contingency._SLAB_VOXELS', 72)
     monkeypatch.setattr(Volume, 'load', None)
     parts = score(folder, ignore_label=9)
