@@ -65,7 +65,7 @@ def main(argv: Sequence[str]) -> None:
     print(summarise(imported))
     if imported.description['classes']:
         follows = 'segment', '--input=TOMOGRAMS --output=FOLDER'
-    elif _FORMAT.value == 'cellpose3d':
+    elif _FORMAT.value in ('cellpose2d', 'cellpose3d'):
         cells = '--instances --cell_radius=VOXELS'
         follows = 'segment', f'--input=TOMOGRAMS --output=FOLDER {cells}'
     else:

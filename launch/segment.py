@@ -7,9 +7,9 @@
 Labels have the name, format, grid and voxel size of their tomogram. A file that cannot be
 segmented is reported and does not stop the others; the exit status is then 2.
 
-`--instances` is for networks that give flows, such as cellpose3d: each cell gets a number of its
-own. With `--probabilities` foreground and flows are written too; `launch.reconstruct` makes other
-instances of them without the network.
+`--instances` is for networks that give flows, such as cellpose3d and, seeing slices in three
+orientations, cellpose2d: each cell gets a number of its own. With `--probabilities` foreground and
+flows are written too; `launch.reconstruct` makes other instances of them without the network.
 """
 
 from __future__ import annotations

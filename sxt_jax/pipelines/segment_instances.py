@@ -6,14 +6,12 @@ import contextlib
 import time
 from pathlib import Path
 
-import jax
 import numpy as np
 from absl import logging
 
 from sxt_jax.core.errors import InputError
 from sxt_jax.core.volume import Volume
 from sxt_jax.inference.apply import Heads
-from sxt_jax.inference.batch import is_out_of_memory
 from sxt_jax.io import VolumeWriter, open_writer, write_volume
 from sxt_jax.pipelines.reconstruct_instances import instances_of
 from sxt_jax.pipelines.segmenter import Segmenter, predict_image, predict_slices
@@ -34,8 +32,9 @@ def write_instances(
 
     Paths to the centres of cells cross the borders of tiles, so instances are made of the whole
     volume: foreground and flows of it are held in host memory (16 bytes a voxel), then on one
-    device. An image of one slice is 2-D, whatever the network: its flows have no z. A 2-D network
-    sees an image of several slices in three orientations (`inference.orthogonal`).
+    device, or a block of them at a time. An image of one slice is 2-D, whatever the network: its
+    flows have no z. A 2-D network sees an image of several slices in three orientations
+    (`inference.orthogonal`).
 
     Args:
       segmenter: a network with flows.
@@ -50,8 +49,8 @@ def write_instances(
       How many instances there are.
 
     Raises:
-      InputError: NaN voxels or no contrast, flows that are not finite, too large for the device, or
-        a result cannot be written.
+      InputError: NaN voxels or no contrast, flows that are not finite, or a result cannot be
+        written.
     """
     n_dims = 3 if image.shape[0] > 1 else 2
     with contextlib.ExitStack() as stack:
@@ -108,14 +107,9 @@ def _predict(
 def _reconstruct(foreground: np.ndarray, flows: Volume, name: str, cell_radius: float) -> Volume:
     start = time.perf_counter()
     try:
-        instances = instances_of(foreground, flows, cell_radius=cell_radius, recipe=None)
+        instances = instances_of(foreground, flows, cell_radius=cell_radius)
     except InputError as error:
         raise InputError(name, f'of its flows: {error}') from error
-    except jax.errors.JaxRuntimeError as error:
-        if not is_out_of_memory(error):
-            raise
-        found = f'instances of {flows.shape} voxels do not fit the device memory'
-        raise InputError(name, found, 'a part of the image, or JAX_PLATFORMS=cpu') from error
     n, seconds = int(instances.data.max(initial=0)), time.perf_counter() - start
     logging.info('%s: %d instances in %.1f s, compilation included', name, n, seconds)
     return instances
