@@ -160,13 +160,12 @@ class _Outside:
 
 def _suspect(path: Path, volume: Volume, n_ids: int) -> list[str]:
     """A note if labels look like those of classes."""
-    question = 'are these ids of cells, not classes?'
+    found = ''
     if volume.class_names:
-        names = ', '.join(list(volume.class_names.values())[:4])
-        return [f'{path}: its labels have names ({names}): {question}']
-    if 0 < n_ids <= _FEW:
-        return [f'{path}: {n_ids} label{"s" * (n_ids > 1)} only: {question}']
-    return []
+        found = f'its labels have names ({", ".join(list(volume.class_names.values())[:4])})'
+    elif 0 < n_ids <= _FEW:
+        found = f'{n_ids} label{"s" * (n_ids > 1)} only'
+    return [f'{path}: {found}, as classes have; here every cell has its own id'] if found else []
 
 
 def _scores(table: Contingency, matched: MatchedDice) -> dict[str, Any]:

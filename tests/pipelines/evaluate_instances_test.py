@@ -172,8 +172,8 @@ def test_notes_tell_what_looks_odd(folder: Path) -> None:
     few = write(folder / 'y.npy', np.minimum(prediction(), 1), size=None)
     both = evaluate_instances({'m': [Case('x', classes, few)], 'n': [Case('x', classes, few)]})
     names, one = both.notes
-    assert 'x.tif: its labels have names (none, nucleus): are these ids of cells' in names
-    assert 'y.npy: 1 label only: are these ids of cells, not classes?' in one
+    assert 'x.tif: its labels have names (none, nucleus), as classes have' in names
+    assert 'y.npy: 1 label only, as classes have' in one
     no_size = evaluate_instances({'m': [Case('y', few, few)]})
     assert any('no voxel size' in note for note in no_size.notes)
     assert np.isnan(no_size.cells['volume_um3']).all()
