@@ -18,13 +18,14 @@ from sxt_jax.data.classes import IGNORE_INDEX, count_values
 from sxt_jax.data.datasets import Example
 from sxt_jax.inference import Slab
 from sxt_jax.inference.batch import is_out_of_memory
-from sxt_jax.instances import reconstruct
+from sxt_jax.instances import reconstruct, reconstruct_by_blocks
+from sxt_jax.instances.blocks import fits_device
 from sxt_jax.metrics import average_precision, contingency_table, matched_dice
 from sxt_jax.training.flow_objective import flow_weights
 
 FOREGROUND_THRESHOLD = 0.5
 RIGHT_FLOW = 0.5  # a flow is right whose error is shorter than half a unit vector
-_BYTES_PER_VOXEL = 150  # of `reconstruct`, inputs included: 115 to 140 at 192 × 384 × 384
+_BYTES_PER_VOXEL = 45  # of the host: foreground, flows, ids, and `reconstruct_by_blocks`
 _SHARE_OF_MEMORY = 0.5
 
 Predict = Callable[[ArrayLike], Iterable[Slab]]
@@ -50,10 +51,10 @@ def flow_scores(
 ) -> dict[str, float]:
     """How well cells are found in whole volumes, and the foreground and flows they are made of.
 
-    Cells are made by the default recipe, as `launch.segment --instances` does. A volume for which
-    the memory is too small is scored in parts along z, as deep as they fit: cells on their borders
-    count once in each, cut in the truth as in the prediction. Flows that are not finite are no
-    foreground.
+    Cells are made by the default recipe, as `launch.segment --instances` does, block by block where
+    the device is too small for the volume. Where half the host's memory is, the volume is scored in
+    parts along z: cells on their borders count once in each, cut in the truth as in the prediction.
+    Where flows are not finite is no foreground.
 
     Where cells touch, nearly all is foreground and its Dice tells little: so the flows have one of
     their own, in which a voxel of a cell only counts as found where its flow is right: its error is
@@ -117,7 +118,8 @@ def _sides(voxel_size_nm: VoxelSize | None) -> tuple[float, ...] | None:
     """Sides of a voxel in those along x; rounded, since headers of cubes differ in late digits."""
     if voxel_size_nm is None:
         return None
-    return tuple(round(side / voxel_size_nm[2], 3) for side in voxel_size_nm)
+    sides = tuple(round(side / voxel_size_nm[2], 3) for side in voxel_size_nm)
+    return None if set(sides) == {1.0} else sides
 
 
 def _score(
@@ -132,11 +134,10 @@ def _score(
         total.update(_sums(slab, example))
         if radius is not None:
             if waiting and slab.z_stop - waiting[0].z_start > depth:
-                cells += _score_cells(waiting, example, radius)
-                waiting = []
+                cells.append(_score_cells(waiting, example, radius))
             waiting.append(slab)
-    if waiting:
-        cells += _score_cells(waiting, example, radius)
+    if waiting and radius is not None:
+        cells.append(_score_cells(waiting, example, radius))
     return _voxelwise(total), cells
 
 
@@ -146,10 +147,8 @@ def _most_slices(example: Example) -> int:
     It depends on the machine, and not on what is free now: scores must not differ in kind from one
     validation to the next.
     """
-    limits = [os.sysconf('SC_PHYS_PAGES') * os.sysconf('SC_PAGE_SIZE')]
-    device = (jax.local_devices()[0].memory_stats() or {}).get('bytes_limit')
-    limit = _SHARE_OF_MEMORY * min(limits + ([device] if device else []))
     n_slices, height, width = example.shape
+    limit = _SHARE_OF_MEMORY * os.sysconf('SC_PHYS_PAGES') * os.sysconf('SC_PAGE_SIZE')
     fitting = max(1, int(limit / (_BYTES_PER_VOXEL * height * width)))
     n_parts = -(-n_slices // fitting)
     if n_parts > 1:
@@ -157,51 +156,39 @@ def _most_slices(example: Example) -> int:
     return -(-n_slices // n_parts)
 
 
-def _score_cells(waiting: Sequence[Slab], example: Example, radius: float | None) -> list[_Cells]:
-    """Scores of the cells of consecutive slabs."""
-    assert radius is not None
+def _score_cells(waiting: list[Slab], example: Example, radius: float) -> _Cells:
+    """Scores of the cells of consecutive slabs, which are taken from the list."""
     rows = slice(waiting[0].z_start, waiting[-1].z_stop)
-    true = _rows(_instances(example), rows)
     foreground = np.concatenate([slab.heads['foreground'][..., 0] for slab in waiting])
     flows = np.concatenate([slab.heads['flows'] for slab in waiting])
+    waiting.clear()  # before the memory is needed
     finite = np.isfinite(flows).all(-1)
     if not finite.all():
         foreground, flows = np.where(finite, foreground, 0), np.where(finite[..., None], flows, 0)
     sides = _sides(example.voxel_size_nm)
-    return _match(foreground, flows, true, flat=example.shape[0] == 1, radius=radius, sides=sides)
-
-
-def _match(
-    foreground: np.ndarray,
-    flows: np.ndarray,
-    true: np.ndarray,
-    *,
-    flat: bool,
-    radius: float,
-    sides: tuple[float, ...] | None,
-) -> list[_Cells]:
-    """Scores of the cells made of foreground and flows, in halves where memory is short."""
-    try:
-        found = reconstruct(
-            foreground[0] if flat else foreground,
-            flows[0, ..., -2:] if flat else flows,
-            cell_radius=radius,
-            voxel_size=sides[1:] if flat and sides else sides,
-        )
-    except jax.errors.JaxRuntimeError as error:
-        if not is_out_of_memory(error) or len(true) == 1:
-            raise
-        logging.warning('Too little memory for cells in %s voxels: two parts', true.shape)
-        options: dict[str, Any] = {'flat': flat, 'radius': radius, 'sides': sides}
-        halves = (slice(None, len(true) // 2), slice(len(true) // 2, None))
-        matched = [_match(foreground[h], flows[h], true[h], **options) for h in halves]
-        return matched[0] + matched[1]
-    pred = np.where(true == IGNORE_INDEX, 0, np.asarray(found).reshape(true.shape))
-    table = contingency_table(pred, np.maximum(true, 0))
+    if example.shape[0] == 1:
+        foreground, flows, sides = foreground[0], flows[0, ..., -2:], sides and sides[1:]
+    true = _rows(_instances(example), rows)
+    pred = _reconstruct(foreground, flows, radius, sides).reshape(true.shape)
+    table = contingency_table(np.where(true == IGNORE_INDEX, 0, pred), np.maximum(true, 0))
     hits = average_precision(table, thresholds=(0.5,))
     n_right = int(hits.true_positives[0])
     n_all = n_right + int(hits.false_positives[0] + hits.false_negatives[0])
-    return [_Cells(matched_dice(table).dice, n_right, n_all)]
+    return _Cells(matched_dice(table).dice, n_right, n_all)
+
+
+def _reconstruct(
+    foreground: np.ndarray, flows: np.ndarray, radius: float, sides: tuple[float, ...] | None
+) -> np.ndarray:
+    """Instances, the same whether the device has room for all of them or for a block."""
+    options: dict[str, Any] = {'cell_radius': radius, 'voxel_size': sides}
+    if fits_device(foreground.shape):
+        try:
+            return np.asarray(reconstruct(foreground, flows, **options))
+        except jax.errors.JaxRuntimeError as error:
+            if not is_out_of_memory(error):
+                raise
+    return reconstruct_by_blocks(foreground, flows, **options)
 
 
 def _rows(data: ArrayLike, rows: slice) -> np.ndarray:

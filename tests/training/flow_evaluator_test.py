@@ -1,6 +1,7 @@
 """Scores of foreground, flows and cells of whole volumes, of networks that draw what is asked."""
 
 import functools
+import os
 
 import jax
 import numpy as np
@@ -146,33 +147,32 @@ def boxes():
 
 def test_volumes_too_large_for_the_memory_are_scored_in_parts(monkeypatch):
     ids = boxes()
-    pages = {'SC_PHYS_PAGES': 2 * 9 * 24 * 24 * 150, 'SC_PAGE_SIZE': 1}  # half of it: 9 slices
+    total = os.sysconf('SC_PHYS_PAGES') * os.sysconf('SC_PAGE_SIZE')
+    monkeypatch.setattr(flow_evaluator, '_BYTES_PER_VOXEL', total / 2 / (9.5 * 24 * 24))
     asked, real = [], flow_evaluator.reconstruct
 
     def watched(foreground, *args, **options):
         asked.append(foreground.shape)
         return real(foreground, *args, **options)
 
-    monkeypatch.setattr(flow_evaluator.os, 'sysconf', pages.get)
     monkeypatch.setattr(flow_evaluator, 'reconstruct', watched)
     found = score(predicted(ids, ids != 8, tanh_flows(ids)), **RADIUS)
     assert asked == [(8, 24, 24)] * 2
     assert (found['dice'], found['ap50']) == (7 / 8, 7 / 8)
 
 
-def test_too_little_memory_of_the_device_costs_no_training(monkeypatch):
-    real = flow_evaluator.reconstruct
+@pytest.mark.parametrize('known_before', [True, False])
+def test_a_device_too_small_for_the_volume_changes_nothing(monkeypatch, known_before):
+    ids = cells()
+    example = predicted(ids, ids > 70_000, tanh_flows(ids))
+    expected = score(example, **RADIUS)
 
-    def small(foreground, *args, **options):
-        if len(foreground) > 8:
-            raise jax.errors.JaxRuntimeError('RESOURCE_EXHAUSTED: out of memory')
-        return real(foreground, *args, **options)
+    def fails(*args, **options):
+        raise jax.errors.JaxRuntimeError('RESOURCE_EXHAUSTED: out of memory')
 
-    ids = boxes()
-    example = predicted(ids, ids != 8, tanh_flows(ids))
-    monkeypatch.setattr(flow_evaluator, 'reconstruct', small)
-    found = score(example, **RADIUS)
-    assert (found['dice'], found['ap50']) == (7 / 8, 7 / 8)
+    monkeypatch.setattr(flow_evaluator, 'fits_device', lambda shape: not known_before)
+    monkeypatch.setattr(flow_evaluator, 'reconstruct', fails)
+    assert score(example, **RADIUS) == expected
 
 
 def test_the_radius_is_that_of_a_ball_with_the_median_volume():
