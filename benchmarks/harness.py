@@ -17,7 +17,7 @@ import platform
 import statistics
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -45,6 +45,7 @@ class Case:
       shape: the shape that decides the cost (volume, or global batch).
       dtype: the type computed in.
       facts: anything else worth keeping, JSON-able (tile, batch size, model).
+      compiles: whether the first run is slower than later ones; if not, it is timed as they are.
     """
 
     name: str
@@ -55,6 +56,7 @@ class Case:
     shape: Sequence[int]
     dtype: str = 'float32'
     facts: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    compiles: bool = True
 
 
 def anonymous_bytes() -> int:
@@ -66,14 +68,51 @@ def anonymous_bytes() -> int:
     raise RuntimeError('/proc/self/status has no RssAnon line')
 
 
+def device_memory() -> tuple[int, int] | None:
+    """Bytes in use and their highest so far, each of the fullest device; None if it is not told."""
+    stats = [device.memory_stats() or {} for device in jax.local_devices()]
+    told = [s for s in stats if {'bytes_in_use', 'peak_bytes_in_use'} <= s.keys()]
+    if not told:
+        return None
+    in_use, highest = ([s[name] for s in told] for name in ('bytes_in_use', 'peak_bytes_in_use'))
+    return max(in_use), max(highest)
+
+
 class PeakMemory:
-    """The highest `anonymous_bytes` seen while sampling (`peak`), and that at the start."""
+    """The highest memory use while sampling, and that at the start.
+
+    Attributes:
+      start, peak: of the host, as `anonymous_bytes` tells it.
+      device_start, device_peak: of the fullest device, None where it is not told. Devices tell
+        their highest use since the process began: where the body raises it, that is the peak,
+        else the highest sample.
+    """
 
     def __init__(self) -> None:
         self.start = self.peak = anonymous_bytes()
+        device = device_memory()
+        self.device_start = self.device_peak = device and device[0]
+        self._highest = device[1] if device else 0
+
+    @property
+    def added(self) -> int:
+        """Bytes of the host above those at the start."""
+        return self.peak - self.start
+
+    @property
+    def device_added(self) -> int | None:
+        """Likewise of the device."""
+        if self.device_peak is None or self.device_start is None:
+            return None
+        return self.device_peak - self.device_start
 
     def sample(self) -> None:
         self.peak = max(self.peak, anonymous_bytes())
+        device = device_memory()
+        if device is not None and self.device_peak is not None:
+            in_use, highest = device
+            seen = highest if highest > self._highest else in_use
+            self.device_peak = max(self.device_peak, seen)
 
 
 @contextmanager
@@ -95,20 +134,13 @@ def watch_memory(period_s: float = 0.005) -> Iterator[PeakMemory]:
         memory.sample()
 
 
-def peak_device_bytes() -> int | None:
-    """The highest memory use of any device since the process began; None where it is not told."""
-    stats = [d.memory_stats() for d in jax.local_devices()]
-    peaks = [s['peak_bytes_in_use'] for s in stats if s and 'peak_bytes_in_use' in s]
-    return max(peaks) if peaks else None
-
-
 @dataclasses.dataclass(frozen=True)
 class _Run:
-    """One run of a case: wall and processor time (all threads of this process), highest memory."""
+    """One run of a case: wall and processor time (all threads of this process), memory."""
 
     wall_s: float
     cpu_s: float
-    peak_host_bytes: int
+    memory: PeakMemory
 
 
 def _run_once(case: Case) -> tuple[_Run, Any]:
@@ -116,7 +148,7 @@ def _run_once(case: Case) -> tuple[_Run, Any]:
         cpu, wall = time.process_time(), time.perf_counter()
         answer = jax.block_until_ready(case.run())
         wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
-    return _Run(wall, cpu, memory.peak), answer
+    return _Run(wall, cpu, memory), answer
 
 
 def _check_first_run(case: Case) -> _Run:
@@ -126,23 +158,31 @@ def _check_first_run(case: Case) -> _Run:
 
 
 def _record(case: Case, first: _Run, runs: Sequence[_Run]) -> Record:
+    facts = {'facts': dict(case.facts)} if case.facts else {}
+    record: Record = {'case': case.name, 'shape': list(case.shape), 'dtype': case.dtype}
+    if not runs:
+        return {**record, 'repeats': 0, **facts}
     times = [run.wall_s for run in runs]
     run_s = statistics.median(times)
     return {
-        'case': case.name,
-        'shape': list(case.shape),
-        'dtype': case.dtype,
+        **record,
         'rate': case.work / run_s,
         'unit': case.unit,
         'run_s': run_s,
         'run_s_range': [min(times), max(times)],
         'cpu_s': statistics.median(run.cpu_s for run in runs),
-        'compile_s': max(0.0, first.wall_s - run_s),
+        'compile_s': max(0.0, first.wall_s - run_s) if case.compiles else 0.0,
         'repeats': len(runs),
-        'peak_host_bytes': max(run.peak_host_bytes for run in (first, *runs)),
-        'peak_device_bytes': peak_device_bytes(),
-        **({'facts': dict(case.facts)} if case.facts else {}),
+        'peak_host_bytes': max(run.memory.peak for run in (first, *runs)),
+        'added_host_bytes': max(run.memory.added for run in runs),
+        'peak_device_bytes': _most(run.memory.device_peak for run in (first, *runs)),
+        'added_device_bytes': _most(run.memory.device_added for run in runs),
+        **facts,
     }
+
+
+def _most(values: Iterable[int | None]) -> int | None:
+    return max((value for value in values if value is not None), default=None)
 
 
 def machine() -> Record:
@@ -180,12 +220,13 @@ def run_cases(
     """Check every case's answer, then time all of them.
 
     The first run of a case compiles: its time less the median of the later ones is the compile
-    time. The later runs take turns, so that a machine that grows busy slows all cases alike.
+    time. The later runs take turns, so that a machine that grows busy slows all cases alike. What
+    runs add to memory is told of the timed ones: compiling takes memory too.
 
     Args:
       question: name of the benchmark.
       cases: the first is the baseline.
-      repeats: timed runs of each case after the first.
+      repeats: timed runs of each case; 0: answers are checked and nothing is timed.
       smoke: whether the sizes are only to show that it works.
     Returns:
       One record a case. `ratio` is its rate over the baseline's. Nothing is written.
@@ -195,12 +236,17 @@ def run_cases(
     if len({case.unit for case in cases}) > 1:
         raise ValueError(f'cases of {question!r} differ in unit')
     firsts = [_check_first_run(case) for case in cases]
-    rounds = [[_run_once(case)[0] for case in cases] for _ in range(repeats)]
+    runs = [[] if case.compiles else [first] for case, first in zip(cases, firsts, strict=True)]
+    for _ in range(repeats):
+        for case, done in zip(cases, runs, strict=True):
+            if len(done) < repeats:
+                done.append(_run_once(case)[0])
     records: list[Record] = []
-    for case, first, runs in zip(cases, firsts, zip(*rounds, strict=True), strict=True):
-        record = {'benchmark': question, 'smoke': smoke, **_record(case, first, runs)}
-        record['baseline'] = cases[0].name
-        record['ratio'] = record['rate'] / (records[0] if records else record)['rate']
+    for case, first, done in zip(cases, firsts, runs, strict=True):
+        timed = _record(case, first, done[:repeats])
+        record = {'benchmark': question, 'smoke': smoke, **timed, 'baseline': cases[0].name}
+        if repeats:
+            record['ratio'] = record['rate'] / (records[0] if records else record)['rate']
         records.append({**record, **machine()})
     return records
 
@@ -230,11 +276,16 @@ def read_records(folder: Path = RESULTS) -> list[Record]:
 
 def describe(record: Record) -> str:
     """One line for the terminal."""
-    memory = record['peak_device_bytes'] or record['peak_host_bytes']
+    name = f'{record["benchmark"]} · {record["case"]} · {"×".join(map(str, record["shape"]))}'
+    if not record['repeats']:
+        return f'{name}: checked'
+    on_device = record['peak_device_bytes'] is not None
+    place = 'device' if on_device else 'host'
+    peak, added = (record[f'{what}_{place}_bytes'] / 2**20 for what in ('peak', 'added'))
     return (
-        f'{record["benchmark"]} · {record["case"]} · {"×".join(map(str, record["shape"]))}: '
-        f'{record["rate"]:.4g} {record["unit"]} ({record["ratio"]:.2f} × baseline), '
-        f'compile {record["compile_s"]:.1f} s, peak {memory / 2**20:.0f} MiB'
+        f'{name}: {record["rate"]:.4g} {record["unit"]} ({record["ratio"]:.2f} × baseline), '
+        f'compile {record["compile_s"]:.1f} s, '
+        f'peak {peak:.0f} MiB of the {place}, {added:.0f} of them by a run'
     )
 
 

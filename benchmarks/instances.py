@@ -1,6 +1,6 @@
 """How fast and how well are instances reconstructed?
 
-    python -m benchmarks.instances [--smoke] [--only=instances] [--noise=0.1] [--labels=FILE]
+    python -m benchmarks.instances [--smoke] [--only=instances] [--noise 0.1 0.5] [--labels=FILE]
 
 On a simulated volume of touching cells whose flows carry noise, the foreground being the truth:
 
@@ -8,9 +8,12 @@ On a simulated volume of touching cells whose flows carry noise, the foreground 
   Cellpose3D, step for step; then Cellpose's own, where that package is installed, and this library.
 - instance_stages: the steps of this library by themselves; the ratio is to all of it.
 - heat_maps: cells to the flows of Cellpose, by that package (the baseline) and by this library.
+- tracking_accuracy: ways to follow the flows, timed by themselves and scored by the instances that
+  come of them (see `benchmarks.tracking_accuracy`); with --repeats=0 they are scored only.
 
 Each on the device that it finds. What is found of the cells stands in the facts of a record:
-instances, average precision at an IoU of 0.5 and 0.9, and the mean Dice of the matched cells.
+instances, average precision at an IoU of 0.5 and 0.9, and the mean Dice of the matched cells. Peak
+memory is that of the process; what a run adds to what was there before is told beside it.
 """
 
 from __future__ import annotations
@@ -20,35 +23,31 @@ import dataclasses
 import functools
 import importlib.metadata
 import importlib.util
-import math
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 import numpy as np
-from skimage import measure
 
 from benchmarks.harness import RESULTS, Case, Record, append_records, describe, run_cases
-from sxt_jax.instances import labels_to_flows, reconstruct
-from sxt_jax.instances.reconstruct import (
-    Recipe,
-    _close_ends,
-    _fill_in,
-    _follow,
-    _label,
-    _prepare,
-    _select,
-    _table_length,
+from benchmarks.scenes import (
+    CELL_RADIUS,
+    SHAPE,
+    SMOKE_SHAPE,
+    Scene,
+    load_labels,
+    make_cells,
+    make_scenes,
+    n_cells_in,
+    scored_case,
 )
-from sxt_jax.metrics import average_precision, contingency_table, matched_dice
-from sxt_jax.ops.components import connected_components
+from benchmarks.stages import stage_cases
+from benchmarks.tracking_accuracy import accuracy_cases, ways
+from sxt_jax.instances import labels_to_flows, reconstruct
 
-SHAPE, SMOKE_SHAPE = (128, 256, 256), (32, 48, 48)
-N_CELLS = 300  # in SHAPE; other shapes have as many per voxel
-CELL_RADIUS = 12.0
+NOISES = (0.1, 0.5, 0.0)
 
 # At an IoU of 0.5; wrong answers have 0. Of the published algorithm nothing can be asked here: its
 # background voxels move as well, and in volumes with much background and noise their ends join the
@@ -59,91 +58,8 @@ LEAST_AP, LEAST_AP_PUBLISHED = 0.8, 0.0
 CELLPOSE_SCALE = 5.0
 
 
-@dataclasses.dataclass(frozen=True)
-class Scene:
-    """Cells and what a network would say of them.
-
-    Attributes:
-      labels: [z, y, x] int32.
-      flows: by kind, [z, y, x, 3] float32, to the centres, with noise.
-      noise: standard deviation of it.
-    """
-
-    labels: np.ndarray
-    flows: dict[str, np.ndarray]
-    noise: float
-
-    @property
-    def mvoxels(self) -> float:
-        return self.labels.size / 1e6
-
-
-def make_cells(shape: Sequence[int], n_cells: int, *, seed: int = 0) -> np.ndarray:
-    """[z, y, x] int32: ellipsoids, half axes of 10.5 to 17.5 voxels, cut where they meet.
-
-    Centres are at least 20 voxels apart and 8 from the border. Every cell is connected.
-    """
-    rng = np.random.default_rng(seed)
-    centres: list[np.ndarray] = []
-    while len(centres) < n_cells:
-        centre = rng.uniform(8, np.array(shape) - 9)
-        if all(math.dist(centre, other) >= 20 for other in centres):
-            centres.append(centre)
-    labels, nearest = np.zeros(shape, np.int32), np.ones(shape)
-    for number, centre in enumerate(centres, 1):
-        half_axes = rng.uniform(10.5, 17.5, 3)
-        to_axes = np.linalg.qr(rng.normal(size=(3, 3)))[0] / half_axes
-        reach = half_axes.max()
-        box = tuple(
-            slice(max(0, math.floor(c - reach)), min(n, math.ceil(c + reach) + 1))
-            for c, n in zip(centre, shape, strict=True)
-        )
-        place = np.moveaxis(np.mgrid[box], 0, -1) - centre
-        distance = np.square(place @ to_axes).sum(-1)
-        own = distance < nearest[box]
-        nearest[box][own], labels[box][own] = distance[own], number
-    return _largest_pieces(labels)
-
-
-def _largest_pieces(labels: np.ndarray) -> np.ndarray:
-    """Of each cell only the largest piece that hangs together by faces."""
-    pieces = measure.label(labels, connectivity=1)
-    sizes = np.bincount(pieces.ravel())
-    id_of_piece = np.zeros(len(sizes), np.int32)
-    id_of_piece[pieces.ravel()] = labels.ravel()
-    keep = np.zeros(len(sizes), bool)
-    for number in range(1, labels.max() + 1):
-        own = np.flatnonzero(id_of_piece == number)
-        keep[own[np.argmax(sizes[own])]] = True
-    return np.where(keep[pieces], labels, 0)
-
-
-def make_scene(labels: np.ndarray, *, noise: float) -> Scene:
-    """Flows of both kinds, with the same noise in all voxels at every call."""
-    flows = {}
-    for seed, kind in enumerate(('tanh', 'heat')):
-        clean = np.asarray(labels_to_flows(labels, kind=kind))
-        rng = np.random.default_rng(seed)
-        flows[kind] = clean + noise * rng.standard_normal(clean.shape, np.float32)
-    return Scene(labels.astype(np.int32), flows, noise)
-
-
-def scored_case(
-    scene: Scene, name: str, kind: str, run: Callable[[], Any], *, least_ap: float, **facts: Any
-) -> Case:
-    """A way to find the instances; the scores of its first answer become facts."""
-    facts = {'flows': kind, 'noise': scene.noise, 'cells': int(scene.labels.max()), **facts}
-
-    def check(found: Any) -> None:
-        table = contingency_table(np.asarray(found), scene.labels)
-        ap = average_precision(table, thresholds=(0.5, 0.9)).ap
-        facts.update(found=len(table.pred_ids), ap_50=float(ap[0]), ap_90=float(ap[1]))
-        facts.update(matched_dice=matched_dice(table).mean)
-        assert ap[0] >= least_ap, f'{name}: average precision {ap[0]:.3f}'
-
-    title = f'{name}, {kind} flows, noise {scene.noise:g}'
-    shape = scene.labels.shape
-    return Case(title, run, check, scene.mvoxels, 'Mvoxel/s', shape, facts=facts)
+# Cells, noises, and whether it is a smoke run, to groups of cases, each with its own baseline.
+Question = Callable[[np.ndarray, Sequence[float], bool], Iterable[Sequence[Case]]]
 
 
 def instance_cases(scene: Scene, *, cell_radius: float = CELL_RADIUS) -> list[Case]:
@@ -176,7 +92,8 @@ def _published_case(scene: Scene) -> Case:
     )
     facts |= {'parameters': dataclasses.asdict(parameters)}
     name = 'Cellpose3D, as published'
-    return scored_case(scene, name, 'tanh', run, least_ap=LEAST_AP_PUBLISHED, **facts)
+    least = LEAST_AP_PUBLISHED
+    return scored_case(scene, name, 'tanh', run, least_ap=least, compiles=False, **facts)
 
 
 def _cellpose_case(scene: Scene) -> Case:
@@ -190,7 +107,7 @@ def _cellpose_case(scene: Scene) -> Case:
     run = functools.partial(
         dynamics.compute_masks, flows, logits, niter=200, do_3D=True, min_size=15, device=device
     )
-    return scored_case(scene, 'Cellpose', 'heat', run, least_ap=LEAST_AP, **facts)
+    return scored_case(scene, 'Cellpose', 'heat', run, least_ap=LEAST_AP, compiles=False, **facts)
 
 
 def _torch_facts() -> dict[str, Any]:
@@ -211,71 +128,6 @@ def _installed(name: str) -> bool:
     return found
 
 
-def stage_cases(scene: Scene, *, cell_radius: float = CELL_RADIUS) -> list[Case]:
-    """All of `reconstruct`, and each of its steps on what the step before it gave.
-
-    The steps are compiled here already, so their records show no time to compile.
-    """
-    foreground, flows = jnp.asarray(scene.labels > 0), jnp.asarray(scene.flows['tanh'])
-    stages = make_stages(cell_radius)
-    values: dict[str, Any] = {'foreground': foreground, 'flows': flows}
-    cases = []
-    for name, (stage, inputs) in stages.items():
-        run = functools.partial(stage, *(values[key] for key in inputs))
-        values[name] = run()
-        cases.append(_stage_case(scene, name, run, values[name]))
-    last = np.asarray(values['select'])
-
-    def check(found: jax.Array) -> None:
-        # Not voxel by voxel: compiled in one, roundings differ.
-        assert average_precision(np.asarray(found), last, thresholds=(0.9,)).ap[0] > 0.98
-
-    whole = functools.partial(reconstruct, foreground, flows, cell_radius=cell_radius)
-    facts = {'noise': scene.noise, 'cell_radius': cell_radius}
-    shape = scene.labels.shape
-    return [Case('all', whole, check, scene.mvoxels, 'Mvoxel/s', shape, facts=facts), *cases]
-
-
-def make_stages(cell_radius: float) -> dict[str, tuple[Callable[..., Any], tuple[str, ...]]]:
-    """The steps of the default recipe: by name a function, and the names of its arguments."""
-    recipe = _fill_in(Recipe(), cell_radius, None)
-
-    @jax.jit
-    def prepare(flows: jax.Array, mask: jax.Array) -> jax.Array:
-        return _prepare(flows, mask, recipe)
-
-    @jax.jit
-    def follow(flows: jax.Array, mask: jax.Array) -> jax.Array:
-        return _follow(flows, mask, recipe)
-
-    @jax.jit
-    def close_ends(ends: jax.Array, mask: jax.Array) -> jax.Array:
-        return _close_ends(ends, mask, recipe, None)
-
-    @jax.jit
-    def label(closed: jax.Array, ends: jax.Array, mask: jax.Array) -> jax.Array:
-        return _label(connected_components(closed), ends, mask)
-
-    def select(instances: jax.Array, flows: jax.Array, mask: jax.Array) -> jax.Array:
-        n_labels = _table_length(int(instances.max()))
-        return _select(instances, flows, mask, recipe=recipe, voxel_size=None, n_labels=n_labels)
-
-    return {
-        'prepare': (prepare, ('flows', 'foreground')),
-        'track': (follow, ('prepare', 'foreground')),
-        'close': (close_ends, ('track', 'foreground')),
-        'components': (label, ('close', 'track', 'foreground')),
-        'select': (select, ('components', 'prepare', 'foreground')),
-    }
-
-
-def _stage_case(scene: Scene, name: str, run: Callable[[], Any], expected: jax.Array) -> Case:
-    def check(found: jax.Array) -> None:
-        assert jnp.array_equal(found, expected), name
-
-    return Case(name, run, check, scene.mvoxels, 'Mvoxel/s', scene.labels.shape)
-
-
 def heat_cases(scene: Scene) -> list[Case]:
     """Flows of the cells by Cellpose and by this library."""
     labels = scene.labels
@@ -290,37 +142,43 @@ def heat_cases(scene: Scene) -> list[Case]:
         assert (np.abs(length[labels > 0] - 1) < 1e-3).mean() > 0.999
         assert (np.abs(found - expected).max(-1) < 1e-3).mean() > 0.999
 
-    def case(name: str, run: Callable[[], Any], facts: dict[str, Any]) -> Case:
-        facts = {'cells': int(labels.max()), **facts}
-        return Case(name, run, check, scene.mvoxels, 'Mvoxel/s', labels.shape, facts=facts)
+    def case(name: str, run: Callable[[], Any], **options: Any) -> Case:
+        return Case(name, run, check, scene.mvoxels, 'Mvoxel/s', labels.shape, **options)
 
-    cases = [case('ours', ours, {})]
+    cases = [case('ours', ours, facts={'cells': scene.n_cells})]
     if _installed('torch') and _installed('cellpose'):
         import torch
         from cellpose import dynamics
 
-        facts = {**_torch_facts(), 'cellpose': importlib.metadata.version('cellpose')}
+        facts = {'cells': scene.n_cells, **_torch_facts()}
+        facts['cellpose'] = importlib.metadata.version('cellpose')
         device = torch.device(facts['torch_device'])
 
         def theirs() -> np.ndarray:
             return np.moveaxis(dynamics.masks_to_flows_gpu_3d(labels, device=device), 0, -1)
 
-        cases.insert(0, case('Cellpose', theirs, facts))
+        cases.insert(0, case('Cellpose', theirs, facts=facts, compiles=False))
     return cases
 
 
-QUESTIONS: dict[str, Callable[[Scene], list[Case]]] = {
-    'instances': instance_cases,
-    'instance_stages': stage_cases,
-    'heat_maps': heat_cases,
+def _of_each(make: Callable[[Scene], list[Case]]) -> Question:
+    return lambda labels, noises, _: map(make, make_scenes(labels, noises))
+
+
+def _of_first(make: Callable[[Scene], list[Case]]) -> Question:
+    return lambda labels, noises, _: map(make, make_scenes(labels, noises[:1]))
+
+
+def _accuracy(labels: np.ndarray, noises: Sequence[float], smoke: bool) -> Iterator[list[Case]]:
+    return accuracy_cases(labels, noises, compared=ways()[::7] if smoke else ways())
+
+
+QUESTIONS: dict[str, Question] = {
+    'instances': _of_each(instance_cases),
+    'instance_stages': _of_first(stage_cases),
+    'heat_maps': _of_first(heat_cases),
+    'tracking_accuracy': _accuracy,
 }
-
-
-def load_labels(path: str | Path) -> np.ndarray:
-    """[z, y, x] int32 of a .npy file, or of the array 'labels' of a .npz file."""
-    loaded = np.load(path)
-    labels = loaded if isinstance(loaded, np.ndarray) else loaded['labels']
-    return labels.astype(np.int32)
 
 
 def report(record: Record) -> str:
@@ -332,7 +190,8 @@ def report(record: Record) -> str:
             f', {facts["found"]} of {facts["cells"]} cells, AP@0.5 {facts["ap_50"]:.3f}, '
             f'AP@0.9 {facts["ap_90"]:.3f}, Dice {facts["matched_dice"]:.4f}'
         )
-    return f'{describe(record)}, {record["run_s"]:.3g} s{scores}'
+    seconds = f', {record["run_s"]:.3g} s' if record['repeats'] else ''
+    return f'{describe(record)}{seconds}{scores}'
 
 
 def main() -> None:
@@ -340,22 +199,24 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog='python -m benchmarks.instances')
     parser.add_argument('--smoke', action='store_true', help='small sizes, nothing kept')
     parser.add_argument('--only', choices=QUESTIONS, default=None, help='one question')
-    parser.add_argument('--repeats', type=int, default=3, help='timed runs per case')
+    parser.add_argument('--repeats', type=int, default=3, help='timed runs per case; 0: none')
     parser.add_argument('--results', type=Path, default=None, help='folder to append results to')
-    parser.add_argument('--noise', type=float, default=0.1, help='standard deviation, in flows')
+    parser.add_argument(
+        '--noise', type=float, nargs='+', default=NOISES, help='standard deviations, in flows'
+    )
     parser.add_argument('--labels', type=Path, default=None, help='.npz or .npy with other cells')
     parser.add_argument('--shape', type=int, nargs=3, default=SHAPE, metavar=('Z', 'Y', 'X'))
     options = parser.parse_args()
-    scene = make_scene(_labels(options), noise=options.noise)
-    repeats = 1 if options.smoke else options.repeats
+    labels = _labels(options)
+    repeats = min(1, options.repeats) if options.smoke else options.repeats
     folder = options.results or (None if options.smoke else RESULTS)
     for question in [options.only] if options.only else QUESTIONS:
-        cases = QUESTIONS[question](scene)
-        records = run_cases(question, cases, repeats=repeats, smoke=options.smoke)
-        for record in records:
-            print(report(record), flush=True)
-        if folder is not None:
-            append_records(records, folder)
+        for cases in QUESTIONS[question](labels, options.noise, options.smoke):
+            records = run_cases(question, cases, repeats=repeats, smoke=options.smoke)
+            for record in records:
+                print(report(record), flush=True)
+            if folder is not None:
+                append_records(records, folder)
 
 
 def _labels(options: argparse.Namespace) -> np.ndarray:
@@ -363,11 +224,6 @@ def _labels(options: argparse.Namespace) -> np.ndarray:
         return load_labels(options.labels)
     shape = SMOKE_SHAPE if options.smoke else options.shape
     return make_cells(shape, n_cells_in(shape))
-
-
-def n_cells_in(shape: Sequence[int]) -> int:
-    """How many cells a volume of this shape gets."""
-    return max(2, round(N_CELLS * math.prod(shape) / math.prod(SHAPE)))
 
 
 if __name__ == '__main__':

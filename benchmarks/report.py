@@ -1,22 +1,39 @@
-"""The README's tables, made from the results: python -m benchmarks.report --readme README.md
+"""The tables of the READMEs, made from the results.
 
-Rates go between the marker lines `<!-- benchmarks -->` and `<!-- /benchmarks -->`, scores on real
-images between `<!-- real data -->` and `<!-- /real data -->`. The newest record of each kind is
-shown; smoke runs are not.
+    python -m benchmarks.report --readme README.md benchmarks/README.md [--figure=PNG]
+
+A table goes between the marker lines of its name, such as `<!-- benchmarks -->` and
+`<!-- /benchmarks -->`, of the files that have them: rates (benchmarks), scores of classes (real
+data) and of cells (real cells) on real images, and ways to follow flows (tracking accuracy), of
+which there is a figure too. The newest record of each kind is shown; smoke runs are not.
 """
 
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from benchmarks import real_cells, tracking_accuracy
 from benchmarks.harness import RESULTS, Record, read_records
 from sxt_jax.core.atomic import write_text
 from sxt_jax.core.errors import InputError
+from sxt_jax.plots import save_figure
 
 SCORES = ('dice', 'iou', 'precision', 'recall')
-COLUMNS = ('benchmark', 'case', 'shape', 'type', 'device', 'rate', '× baseline', 'compile', 'peak')
+COLUMNS = (
+    'benchmark',
+    'case',
+    'shape',
+    'type',
+    'device',
+    'rate',
+    '× baseline',
+    'compile',
+    'peak',
+    'of it by a run',
+)
+_WITH_OWN_TABLE = ('tracking_accuracy',)
 
 
 def _device(record: Record) -> str:
@@ -24,10 +41,11 @@ def _device(record: Record) -> str:
     return name if record['n_devices'] == 1 else f'{record["n_devices"]} × {name}'
 
 
-def _memory(record: Record) -> str:
-    if record['peak_device_bytes']:
-        return f'{record["peak_device_bytes"] / 2**20:,.0f} MiB (device)'
-    return f'{record["peak_host_bytes"] / 2**20:,.0f} MiB (host)'
+def _memory(record: Record, what: str) -> str:
+    """What is 'peak' or 'added'; records of former times do not tell what was added."""
+    place = 'device' if record['peak_device_bytes'] else 'host'
+    n_bytes = record.get(f'{what}_{place}_bytes')
+    return '' if n_bytes is None else f'{n_bytes / 2**20:,.0f} MiB ({place})'
 
 
 def _figure(value: float) -> str:
@@ -44,7 +62,8 @@ def _row(record: Record) -> tuple[str, ...]:
         f'{_figure(record["rate"])} {record["unit"]}',
         f'{record["ratio"]:.2f}',
         f'{record["compile_s"]:.1f} s',
-        _memory(record),
+        _memory(record, 'peak'),
+        _memory(record, 'added'),
     )
 
 
@@ -53,7 +72,7 @@ def make_table(records: Sequence[Record]) -> str:
     newest = {
         (r['benchmark'], r['case'], tuple(r['shape']), r['dtype'], _device(r)): _row(r)
         for r in records
-        if 'rate' in r and not r['smoke']
+        if 'rate' in r and not r['smoke'] and r['benchmark'] not in _WITH_OWN_TABLE
     }
     return _markdown([COLUMNS, *newest.values()])
 
@@ -73,7 +92,22 @@ def make_score_table(records: Sequence[Record]) -> str:
     return _markdown([('data', 'class', 'method', *SCORES, 'steps', 'training'), *rows])
 
 
-TABLES = {'benchmarks': make_table, 'real data': make_score_table}
+def make_cell_table(records: Sequence[Record]) -> str:
+    """A Markdown table of the newest scores of cells of each image, kind of flows and length."""
+    return _markdown(real_cells.table_rows(records))
+
+
+def make_accuracy_table(records: Sequence[Record]) -> str:
+    """A Markdown table of ways to follow flows, the default in bold."""
+    return _markdown(tracking_accuracy.table_rows(records))
+
+
+TABLES = {
+    'benchmarks': make_table,
+    'real data': make_score_table,
+    'real cells': make_cell_table,
+    'tracking accuracy': make_accuracy_table,
+}
 
 
 def _markdown(rows: Sequence[Sequence[str]]) -> str:
@@ -95,20 +129,35 @@ def insert_table(text: str, name: str, table: str, *, path: str | Path = 'README
     return f'{before}{first}\n\n{table}\n\n{last}{after}'
 
 
+def fill_in(path: Path, tables: Mapping[str, str]) -> None:
+    """Put the tables into a file that has places for some of them.
+
+    Raises:
+      InputError: it has none, or a marker without its partner.
+    """
+    text = path.read_text(encoding='utf-8')
+    here = [name for name in tables if f'<!-- {name} -->' in text]
+    if not here:
+        raise InputError(path, 'has no place for a table', f'<!-- NAME -->, of {list(tables)}')
+    for name in here:
+        text = insert_table(text, name, tables[name], path=path)
+    write_text(path, text)
+
+
 def main() -> None:
-    parser = argparse.ArgumentParser(prog='python -m benchmarks.report')
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument('--results', type=Path, default=RESULTS)
-    parser.add_argument('--readme', type=Path, default=None, help='default: print the table')
+    parser.add_argument('--readme', type=Path, nargs='+', help='default: print the tables')
+    parser.add_argument('--figure', type=Path, help='where to draw the tracking accuracy')
     options = parser.parse_args()
     records = read_records(options.results)
     tables = {name: make(records) for name, make in TABLES.items()}
+    if options.figure is not None:
+        save_figure(options.figure, tracking_accuracy.figure(records))
     if options.readme is None:
         print('\n\n'.join(tables.values()))
-        return
-    text = options.readme.read_text(encoding='utf-8')
-    for name, table in tables.items():
-        text = insert_table(text, name, table, path=options.readme)
-    write_text(options.readme, text)
+    for path in options.readme or ():
+        fill_in(path, tables)
 
 
 if __name__ == '__main__':

@@ -1,16 +1,34 @@
 """The harness: wrong answers are not timed, records are complete, the table shows the newest."""
 
+import dataclasses
 import json
 import mmap
+import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from benchmarks import harness, report, streaming_memory, tiled_inference, training_steps
+from benchmarks import (
+    harness,
+    real_cells,
+    report,
+    scenes,
+    streaming_memory,
+    tiled_inference,
+    tracking_accuracy,
+    training_steps,
+)
 from sxt_jax.core.errors import InputError
+from sxt_jax.core.volume import Volume
+from sxt_jax.io import read_volume
+from sxt_jax.metrics import contingency_table
+from sxt_jax.models import NETWORKS
+from sxt_jax.pipelines.check_config import check_config
+from tests.training.cells import TinyFlowNet
 
 
 def make_case(name='sum', *, expected=10.0, unit='Mvoxel/s', run=None):
@@ -56,6 +74,61 @@ def test_timed_runs_take_turns():
     assert ''.join(order) == 'abababab'
 
 
+def test_what_does_not_compile_is_timed_from_its_first_run():
+    order = []
+
+    def runner(name):
+        return lambda: order.append(name) or jnp.float32(10)
+
+    slow = dataclasses.replace(make_case('slow', run=runner('s')), compiles=False)
+    records = harness.run_cases('q', [slow, make_case('ours', run=runner('o'))], repeats=2)
+    assert ''.join(order) == 'sosoo'
+    assert [record['repeats'] for record in records] == [2, 2]
+    assert records[0]['compile_s'] == 0
+
+
+def test_answers_may_be_checked_and_nothing_timed():
+    case = dataclasses.replace(make_case(), facts={'found': 3})
+    (record,) = harness.run_cases('q', [case], repeats=0)
+    assert record['facts'] == {'found': 3}
+    assert 'rate' not in record
+    assert harness.describe(record) == 'q · sum · 5: checked'
+    assert len(report.make_table([record]).splitlines()) == 2
+    with pytest.raises(AssertionError):
+        harness.run_cases('q', [make_case(expected=9.0)], repeats=0)
+
+
+def test_memory_of_a_device_is_its_peak_where_the_body_raises_it(monkeypatch):
+    told = iter([(5, 100), (40, 100), (7, 100)])
+    monkeypatch.setattr(harness, 'device_memory', lambda: next(told))
+    memory = harness.PeakMemory()
+    memory.sample()
+    memory.sample()
+    assert (memory.device_start, memory.device_peak, memory.device_added) == (5, 40, 35)
+    told = iter([(5, 100), (8, 160)])
+    memory = harness.PeakMemory()
+    memory.sample()
+    assert memory.device_peak == 160
+    monkeypatch.setattr(harness, 'device_memory', lambda: None)
+    memory = harness.PeakMemory()
+    memory.sample()
+    assert memory.device_peak is memory.device_added is None
+
+
+def test_what_a_run_adds_to_memory_is_told():
+    def run():  # straight from the system, as below
+        n = 2**27
+        with mmap.mmap(-1, n, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS) as block:
+            block.write(bytes(n))
+            time.sleep(0.2)
+        return 10.0
+
+    (record,) = harness.run_cases('q', [make_case(run=run)], repeats=2)
+    assert 2**26 < record['added_host_bytes'] <= record['peak_host_bytes']
+    assert 'of them by a run' in harness.describe(record)
+    assert f'{record["added_host_bytes"] / 2**20:,.0f} MiB (host)' in report.make_table([record])
+
+
 def test_cases_of_different_units_are_refused():
     with pytest.raises(ValueError, match='unit'):
         harness.run_cases('q', [make_case(), make_case(unit='steps/s')])
@@ -95,6 +168,17 @@ def test_table_is_put_between_the_markers():
     assert inserted == 'above\n<!-- a -->\n\nnew\n\n<!-- /a -->\nbelow\n'
     with pytest.raises(InputError, match='no place'):
         report.insert_table('no markers', 'a', 'new')
+
+
+def test_tables_go_where_there_is_a_place_for_them(tmp_path):
+    path = tmp_path / 'README.md'
+    path.write_text('<!-- a -->\n<!-- /a -->', encoding='utf-8')
+    report.fill_in(path, {'a': 'first', 'b': 'second'})
+    text = path.read_text(encoding='utf-8')
+    assert 'first' in text
+    assert 'second' not in text
+    with pytest.raises(InputError, match='no place'):
+        report.fill_in(path, {'b': 'second'})
 
 
 def test_scores_have_a_table_of_their_own():
@@ -149,11 +233,26 @@ def test_pytorch_gives_the_answers_of_the_networks(kind):
         ours.check(1.01 * ours.run())
 
 
-def test_instances_are_scored_and_stages_give_what_the_whole_gives():
+@pytest.fixture(scope='module')
+def scene():
+    (made,) = scenes.make_scenes(scenes.make_cells(scenes.SMOKE_SHAPE, 3), [0.1])
+    return made
+
+
+def test_noise_is_what_scenes_differ_in(scene):
+    clean, noisy = scenes.make_scenes(scene.labels, [0.0, 0.5])
+    for kind, flows in clean.flows.items():
+        assert not flows[scene.labels == 0].any()
+        noise = noisy.flows[kind] - flows
+        assert noise.dtype == np.float32
+        assert noise.std() == pytest.approx(0.5, rel=0.02)
+        np.testing.assert_allclose(scene.flows[kind] - flows, noise / 5, atol=1e-5)
+    assert clean.n_cells == 3
+
+
+def test_instances_are_scored_and_stages_give_what_the_whole_gives(scene):
     from benchmarks import instances
 
-    labels = instances.make_cells(instances.SMOKE_SHAPE, 3)
-    scene = instances.make_scene(labels, noise=0.1)
     tanh, _ = (case for case in instances.instance_cases(scene) if case.name.startswith('ours'))
     found = tanh.run()
     tanh.check(found)
@@ -174,6 +273,30 @@ def test_instances_are_scored_and_stages_give_what_the_whole_gives():
         heat.check(-flows)
 
 
+def test_ways_to_track_are_scored_and_the_default_stands_out(scene):
+    default = tracking_accuracy.default_way()
+    short = tracking_accuracy.Way('euler', 'linear', 2, 2, 1.0)
+    assert default in tracking_accuracy.ways()
+    assert default.lookups == 14
+    records = []
+    for cases in tracking_accuracy.accuracy_cases(
+        scene.labels, [0.0, 0.1], compared=[default, short]
+    ):
+        records += harness.run_cases('tracking_accuracy', cases, repeats=0)
+    assert [record['facts']['flows'] for record in records] == ['tanh', 'tanh', 'heat', 'heat']
+    dice = [record['facts']['matched_dice'] for record in records]
+    assert min(dice[::2]) > 0.99 > max(dice[1::2])
+    heads, *rows = tracking_accuracy.table_rows(records)
+    assert heads == ('way', 'look-ups', 'tanh, noise 0.1', 'heat, noise 0.1', 'seconds')
+    assert rows[0][:2] == (f'**{default.name}**', '14')
+    assert rows[0][2] == f'{dice[0]:.4f} / 1.000 / 3'
+    newer = {**records[0], 'run_s': 0.25}
+    assert tracking_accuracy.table_rows([*records, newer])[1][-1] == '0.25'
+    assert len(report.make_accuracy_table(records).splitlines()) == 4
+    stars = [line for axes in tracking_accuracy.figure(records).axes for line in axes.lines]
+    assert sum(line.get_marker() == '*' for line in stars) == 2
+
+
 def test_the_baseline_of_instances_gives_the_published_ones():
     pytest.importorskip('torch')
     from benchmarks import published_instances
@@ -186,3 +309,88 @@ def test_the_baseline_of_instances_gives_the_published_ones():
     parameters = published_instances.Parameters()
     found = published_instances.reconstruct(foreground, away, parameters)
     assert np.mean(found == expected) > 0.999
+
+
+def stack(voxel_size_nm=None):
+    """Two cells of 5 × 4 × 6 voxels side by side along y, and one of 2 × 2 × 2."""
+    labels = np.zeros((8, 12, 10), np.uint16)
+    labels[1:6, 1:5, 2:8] = 4
+    labels[1:6, 6:10, 2:8] = 7
+    labels[6:8, 10:12, 0:2] = 9
+    image = labels.astype(np.float32)
+    return Volume(image, voxel_size_nm), Volume(labels, voxel_size_nm)
+
+
+def test_a_cell_that_is_cut_counts_in_both_parts():
+    image, labels = stack()
+    train, test = real_cells.cut(image, labels, axis='y', test_fraction=1 / 3)
+    assert (train.image.shape, test.image.shape) == ((8, 8, 10), (8, 4, 10))
+    assert (train.n_cells, test.n_cells) == (2, 2)
+    joined = np.concatenate([train.labels.data, test.labels.data], axis=1)
+    np.testing.assert_array_equal(joined, labels.data)
+    with pytest.raises(InputError, match='test part: no cells along z'):
+        real_cells.cut(image, Volume(labels.data * (labels.data == 4)), axis='z', test_fraction=0.2)
+    with pytest.raises(InputError, match='as the image'):
+        real_cells.cut(image, Volume(labels.data[1:]), axis='z', test_fraction=0.2)
+
+
+def test_the_typical_radius_counts_in_voxels_along_x():
+    for size, volume in ((None, 120), ((30.0, 10.0, 10.0), 360)):
+        _, labels = stack(size)
+        assert 4 / 3 * np.pi * real_cells.typical_radius(labels) ** 3 == pytest.approx(volume)
+
+
+@pytest.mark.parametrize('smoke', [True, False])
+def test_the_config_for_one_small_stack_can_be_trained(smoke, tmp_path):
+    config = real_cells.make_config(tmp_path, kind='heat', steps=1000, smoke=smoke)
+    check_config(config)
+    assert config.epochs * config.data.steps_per_epoch == 1000
+    assert config.data.validation_fraction == 0
+
+
+def test_cells_keep_their_colour_in_truth_and_prediction():
+    _, labels = stack()
+    truth = labels.data.astype(int)
+    found = np.select([truth == 4, truth == 7], [2, 1], 0)
+    found[0] = 3
+    named = real_cells._named_alike(found, truth)
+    np.testing.assert_array_equal(named[1:], np.where(truth == 9, 0, truth)[1:])
+    assert named[0, 0, 0] == 3 + 9
+    colours = real_cells.colours_of(np.arange(1, 200))
+    assert len(np.unique(colours.round(3), axis=0)) == 199
+    np.testing.assert_array_equal(real_cells.colours_of(truth)[3, 7, 5], colours[6])
+    figure = real_cells.picture(labels, truth, found)
+    shown = [axes.images[0].get_array() for axes in figure.axes]
+    assert len(shown) == 9
+    truth_panel, found_panel = shown[4], shown[5]  # z = 4
+    np.testing.assert_array_equal(truth_panel[1:10], found_panel[1:10])
+    assert not np.array_equal(shown[3], truth_panel)
+
+
+class TinyCells(TinyFlowNet):
+    """In the place of Cellpose3D, which takes half a minute to compile."""
+
+    features: int = 2
+    dtype: Any = jnp.float32
+    side_multiple = (8, 8, 8)
+    n_dims = 3
+
+
+def test_real_cells_from_a_stack_to_a_row_of_the_table(tmp_path, monkeypatch):
+    monkeypatch.setitem(NETWORKS, 'cellpose3d', TinyCells)
+    monkeypatch.setattr('sys.argv', ['real_cells', '--smoke', '--output', str(tmp_path / 'out')])
+    monkeypatch.setattr(sys, 'argv', [*sys.argv, '--results', str(tmp_path), '--kind', 'tanh'])
+    real_cells.main()
+    (record,) = harness.read_records(tmp_path)
+    assert (record['steps'], record['flows'], record['data']) == (4, 'tanh', 'simulated')
+    assert 0 <= record['matched_dice'] <= 1
+    assert (tmp_path / 'out' / 'comparison.png').stat().st_size > 1000
+    found = read_volume(tmp_path / 'out' / 'instances' / 'stack.tif')
+    truth = read_volume(tmp_path / 'out' / 'test' / 'labels' / 'stack.tif')
+    table = contingency_table(found.data, truth.data)
+    assert record['found'] == len(table.pred_ids)
+    assert record['cells'] == len(table.true_ids) > 0
+    assert len(real_cells.table_rows([record])) == 1
+    row = real_cells.table_rows([{**record, 'smoke': False}])[1]
+    assert row[:2] == ('simulated', 'tanh')
+    assert row[5] == f'{record["matched_dice"]:.3f}'
