@@ -56,6 +56,11 @@ def free_host_bytes() -> int:
     return os.sysconf('SC_AVPHYS_PAGES') * os.sysconf('SC_PAGE_SIZE')
 
 
+def is_out_of_memory(error: Exception) -> bool:
+    """Whether a device refused memory, rather than anything else going wrong."""
+    return 'RESOURCE_EXHAUSTED' in str(error)
+
+
 def compute_dtype(name: str) -> Any:
     """The type that networks compute in: 'float32', 'bfloat16', or 'auto' for the latter where an
     accelerator is.

@@ -88,6 +88,18 @@ def equal_sides(sizes: Sequence[float]) -> bool:
     return max(sizes) <= _EQUAL_RATIO * min(sizes)
 
 
+def relative_sides(voxel_size_nm: VoxelSize | None) -> tuple[float, ...] | None:
+    """Sides of a voxel in those along x; None for cubes, and where nothing is known.
+
+    Rounded, since headers of cubes differ in late digits.
+    """
+    if voxel_size_nm is None:
+        return None
+    z, y, x = voxel_size_nm
+    sides = round(z / x, 3), round(y / x, 3), 1.0
+    return None if set(sides) == {1.0} else sides
+
+
 def slabs(data: ArrayLike, *, max_bytes: int = SLAB_BYTES) -> Iterator[np.ndarray]:
     """Consecutive z-slabs of a volume, each at most `max_bytes` as float64 (one slice at least)."""
     slice_bytes = 8 * int(np.prod(data.shape[1:]))

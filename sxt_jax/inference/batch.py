@@ -10,7 +10,7 @@ import jax
 from absl import logging
 from jax.sharding import Mesh
 
-from sxt_jax.core.devices import free_bytes, replicated, split_batch
+from sxt_jax.core.devices import free_bytes, is_out_of_memory, replicated, split_batch
 from sxt_jax.core.errors import InputError
 from sxt_jax.inference.apply import ApplyFn, Heads
 
@@ -88,11 +88,6 @@ def find_batch_size(
                 break
             per_device //= 2
     return per_device * device_mesh.size
-
-
-def is_out_of_memory(error: Exception) -> bool:
-    """Whether a device refused memory, rather than anything else going wrong."""
-    return 'RESOURCE_EXHAUSTED' in str(error)
 
 
 def halve(batch_size: int, *, tile: Sequence[int], device_mesh: Mesh) -> int:

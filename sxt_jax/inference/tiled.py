@@ -19,11 +19,11 @@ import numpy as np
 from flax import linen as nn
 from jax.sharding import Mesh
 
-from sxt_jax.core.devices import make_device_mesh, replicated, split_batch
+from sxt_jax.core.devices import is_out_of_memory, make_device_mesh, replicated, split_batch
 from sxt_jax.core.errors import InputError
 from sxt_jax.core.tiles import make_grid
 from sxt_jax.inference.apply import ApplyFn, Finish, side_multiple
-from sxt_jax.inference.batch import compile_network, find_batch_size, halve, is_out_of_memory
+from sxt_jax.inference.batch import compile_network, find_batch_size, halve
 from sxt_jax.inference.kernels import Heads, Sums, add_tiles, cut_tiles, make_sums, take_rows
 from sxt_jax.inference.slabs import SlabPlan, make_plan, read_slabs, work_ahead
 from sxt_jax.inference.windows import BLENDS, Blend, grid_windows

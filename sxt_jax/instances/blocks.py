@@ -25,12 +25,12 @@ import jax.numpy as jnp
 import numpy as np
 
 from sxt_jax.core.blocks import Block, make_blocks
-from sxt_jax.core.devices import free_bytes, free_host_bytes
+from sxt_jax.core.devices import free_bytes, free_host_bytes, is_out_of_memory
 from sxt_jax.core.errors import InputError
 from sxt_jax.core.volume import ArrayLike
 from sxt_jax.instances.quality import Evidence, flow_errors, judge
 from sxt_jax.instances.recipe import Recipe
-from sxt_jax.instances.reconstruct import check, prepare, table_length
+from sxt_jax.instances.reconstruct import check, prepare, reconstruct, table_length
 from sxt_jax.instances.seams import components_by_blocks
 from sxt_jax.instances.tracking import Part, follow, plan_steps
 from sxt_jax.ops import label_stats
@@ -42,6 +42,47 @@ BLOCK = {2: (4096, 4096), 3: (256, 256, 256)}
 _WHOLE_BYTES = 80  # a voxel of `reconstruct`, arguments and result included, by the compiler's plan
 _USABLE_SHARE = 0.8  # of the free memory
 _CHUNK = 2**22  # voxels that a thread of the host works on at once
+
+
+def reconstruct_to_host(
+    foreground: ArrayLike,
+    flows: ArrayLike,
+    *,
+    cell_radius: float,
+    voxel_size: tuple[float, ...] | None = None,
+    recipe: Recipe | None = None,
+    block: Sequence[int] | None = None,
+    on_block: Callable[[int], Any] | None = None,
+) -> np.ndarray:
+    """Instances in host memory: made at once where the device has room, or block by block.
+
+    The instances are the same.
+
+    Args:
+      foreground, flows, cell_radius, voxel_size, recipe: as in `reconstruct`.
+      block, on_block: as in `reconstruct_by_blocks`, which is taken in any case if there is a
+        block.
+
+    Returns:
+      [(z,) y, x] int32.
+
+    Raises:
+      InputError: as `reconstruct_by_blocks`.
+    """
+    options: dict[str, Any] = {
+        'cell_radius': cell_radius, 'voxel_size': voxel_size, 'recipe': recipe
+    }  # fmt: skip
+    if block is None and fits_device(foreground.shape):
+        try:
+            return np.asarray(reconstruct(_load(foreground), _load(flows), **options))
+        except jax.errors.JaxRuntimeError as error:
+            if not is_out_of_memory(error):
+                raise
+    return reconstruct_by_blocks(foreground, flows, block=block, on_block=on_block, **options)
+
+
+def _load(data: ArrayLike) -> np.ndarray:
+    return np.asarray(data[(slice(None),) * len(data.shape)])
 
 
 def fits_device(shape: Sequence[int]) -> bool:
@@ -60,7 +101,7 @@ def reconstruct_by_blocks(
     voxel_size: tuple[float, ...] | None = None,
     recipe: Recipe | None = None,
     block: Sequence[int] | None = None,
-    on_block: Callable[[], Any] | None = None,
+    on_block: Callable[[int], Any] | None = None,
 ) -> np.ndarray:
     """`reconstruct` of a volume of which only a block is on the device.
 
@@ -73,7 +114,7 @@ def reconstruct_by_blocks(
       flows: [(z,) y, x, n_dims], likewise.
       cell_radius, voxel_size, recipe: as in `reconstruct`.
       block: sides of a block in voxels; None: `BLOCK`.
-      on_block: called after each block whose voxels were tracked.
+      on_block: called with the number of blocks, after each whose voxels were tracked.
 
     Returns:
       [(z,) y, x] int32.
@@ -129,7 +170,7 @@ def _largest_component(volume: _Volume) -> float:
     return largest
 
 
-def _find(volume: _Volume, on_block: Callable[[], Any] | None) -> np.ndarray:
+def _find(volume: _Volume, on_block: Callable[[int], Any] | None) -> np.ndarray:
     """Instances before any is removed."""
     ends, moving = _follow_all(volume, on_block)
     reached = np.zeros(ends.size, bool)
@@ -141,7 +182,7 @@ def _find(volume: _Volume, on_block: Callable[[], Any] | None) -> np.ndarray:
 
 
 def _follow_all(
-    volume: _Volume, on_block: Callable[[], Any] | None
+    volume: _Volume, on_block: Callable[[int], Any] | None
 ) -> tuple[np.ndarray, np.ndarray]:
     """Flat index of the voxel in which each path ends, and which voxels move; both [voxels]."""
     recipe, shape = volume.recipe, volume.shape
@@ -155,14 +196,15 @@ def _follow_all(
     moving = np.empty(shape, bool)
     plane = math.prod(shape[1:])
     halo = reach + 1 + gaussian_radius(recipe.smoothing)
-    for block in volume.blocks([halo] * len(shape)):
+    blocks = list(volume.blocks([halo] * len(shape)))
+    for block in blocks:
         core, inside = block.core.slices, block.core_in_region.slices
         found = _follow_block(*_arrays(volume, block), volume.part(block), recipe=recipe)
         first, rest, moves = (np.asarray(array)[inside] for array in found)
         ends[core] = first.astype(ends.dtype) * plane + rest
         moving[core] = moves
         if on_block is not None:
-            on_block()
+            on_block(len(blocks))
     flat = ends.reshape(-1)
     for _ in range(n_doublings):
         flat = _take(flat, flat)

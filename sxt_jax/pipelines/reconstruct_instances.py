@@ -2,23 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-import jax
 import numpy as np
 from absl import logging
 
 from sxt_jax.core.atomic import check_writable
-from sxt_jax.core.blocks import make_blocks
 from sxt_jax.core.errors import InputError
 from sxt_jax.core.progress import progress_bar
-from sxt_jax.core.volume import Volume, VoxelSize
-from sxt_jax.inference.batch import is_out_of_memory
-from sxt_jax.instances import Recipe, reconstruct, reconstruct_by_blocks
-from sxt_jax.instances.blocks import BLOCK, fits_device
+from sxt_jax.core.volume import Volume, relative_sides
+from sxt_jax.instances import Recipe, reconstruct_to_host
 from sxt_jax.io import WRITABLE_SUFFIXES, Flows, open_volume, read_flows, write_volume
 
 
@@ -90,46 +87,37 @@ def instances_of(
     Raises:
       InputError: flows are not finite, or `cell_radius` or `block` are not positive.
     """
-    data, sides = flows.data, _relative(flows.voxel_size_nm)
+    data, sides = flows.data, relative_sides(flows.voxel_size_nm)
     flat = data.shape[-1] == 2
     if flat:
         foreground, data = foreground[0], data[0]
         sides, block = sides and sides[1:], block and block[1:]
-    options: dict[str, Any] = {
-        'cell_radius': cell_radius, 'voxel_size': sides, 'recipe': recipe
-    }  # fmt: skip
-    labels = None if block else _at_once(foreground, data, options)
-    if labels is None:
-        n = len(list(make_blocks(foreground.shape, block=block or BLOCK[foreground.ndim])))
-        with progress_bar(total=n, unit='block', desc='instances', inner=True) as bar:
-            labels = reconstruct_by_blocks(
-                foreground, data, block=block, on_block=bar.update, **options
-            )
+    with contextlib.ExitStack() as stack:
+        labels = reconstruct_to_host(
+            foreground,
+            data,
+            cell_radius=cell_radius,
+            voxel_size=sides,
+            recipe=recipe,
+            block=block,
+            on_block=_tell_blocks(stack),
+        )
     dtype = np.uint16 if labels.max(initial=0) < 2**16 else np.uint32
     labels = labels.astype(dtype)
     return flows.with_data(labels[None] if flat else labels, axes='zyx')
 
 
-def _at_once(
-    foreground: np.ndarray, flows: np.ndarray, options: dict[str, Any]
-) -> np.ndarray | None:
-    """Instances made on the device in one piece; None if that has not the memory."""
-    if fits_device(foreground.shape):
-        try:
-            return np.asarray(reconstruct(foreground, flows, **options))
-        except jax.errors.JaxRuntimeError as error:
-            if not is_out_of_memory(error):
-                raise
-    logging.info('%s voxels do not fit the device: they go block by block', foreground.shape)
-    return None
+def _tell_blocks(stack: contextlib.ExitStack) -> Callable[[int], Any]:
+    """A function that shows how many blocks are done, where there are blocks."""
+    bars: list[Any] = []
 
+    def advance(n_blocks: int) -> None:
+        if not bars:
+            bar = progress_bar(total=n_blocks, unit='block', desc='instances', inner=True)
+            bars.append(stack.enter_context(bar))
+        bars[0].update()
 
-def _relative(voxel_size_nm: VoxelSize | None) -> tuple[float, ...] | None:
-    """Sides of a voxel in those along x; rounded, since headers of cubes differ in late digits."""
-    if voxel_size_nm is None:
-        return None
-    sides = tuple(round(side / voxel_size_nm[2], 3) for side in voxel_size_nm)
-    return None if set(sides) == {1.0} else sides
+    return advance
 
 
 def _foreground(

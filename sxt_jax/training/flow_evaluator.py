@@ -7,19 +7,15 @@ import math
 import os
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any
 
-import jax
 import numpy as np
 from absl import logging
 
-from sxt_jax.core.volume import ArrayLike, VoxelSize, slabs
+from sxt_jax.core.volume import ArrayLike, relative_sides, slabs
 from sxt_jax.data.classes import IGNORE_INDEX, count_values
 from sxt_jax.data.datasets import Example
 from sxt_jax.inference import Slab
-from sxt_jax.inference.batch import is_out_of_memory
-from sxt_jax.instances import reconstruct, reconstruct_by_blocks
-from sxt_jax.instances.blocks import fits_device
+from sxt_jax.instances import reconstruct_to_host
 from sxt_jax.metrics import average_precision, contingency_table, matched_dice
 from sxt_jax.training.flow_objective import flow_weights
 
@@ -100,7 +96,7 @@ def typical_radius(examples: Sequence[Example]) -> float | None:
         for slab in slabs(_instances(example)):
             sizes.update(count_values(slab) or {})
         in_cells = np.array([n for value, n in sizes.items() if value > 0])
-        z, y, _ = _sides(example.voxel_size_nm) or (1.0, 1.0, 1.0)
+        z, y, _ = relative_sides(example.voxel_size_nm) or (1.0, 1.0, 1.0)
         if example.shape[0] > 1:
             radii += np.cbrt(in_cells * z * y * 3 / (4 * math.pi)).tolist()
         else:
@@ -112,14 +108,6 @@ def _instances(example: Example) -> ArrayLike:
     if example.instances is None:
         raise ValueError(f'{example.name}: an example without instances')
     return example.instances
-
-
-def _sides(voxel_size_nm: VoxelSize | None) -> tuple[float, ...] | None:
-    """Sides of a voxel in those along x; rounded, since headers of cubes differ in late digits."""
-    if voxel_size_nm is None:
-        return None
-    sides = tuple(round(side / voxel_size_nm[2], 3) for side in voxel_size_nm)
-    return None if set(sides) == {1.0} else sides
 
 
 def _score(
@@ -165,30 +153,17 @@ def _score_cells(waiting: list[Slab], example: Example, radius: float) -> _Cells
     finite = np.isfinite(flows).all(-1)
     if not finite.all():
         foreground, flows = np.where(finite, foreground, 0), np.where(finite[..., None], flows, 0)
-    sides = _sides(example.voxel_size_nm)
+    sides = relative_sides(example.voxel_size_nm)
     if example.shape[0] == 1:
         foreground, flows, sides = foreground[0], flows[0, ..., -2:], sides and sides[1:]
     true = _rows(_instances(example), rows)
-    pred = _reconstruct(foreground, flows, radius, sides).reshape(true.shape)
+    pred = reconstruct_to_host(foreground, flows, cell_radius=radius, voxel_size=sides)
+    pred = pred.reshape(true.shape)
     table = contingency_table(np.where(true == IGNORE_INDEX, 0, pred), np.maximum(true, 0))
     hits = average_precision(table, thresholds=(0.5,))
     n_right = int(hits.true_positives[0])
     n_all = n_right + int(hits.false_positives[0] + hits.false_negatives[0])
     return _Cells(matched_dice(table).dice, n_right, n_all)
-
-
-def _reconstruct(
-    foreground: np.ndarray, flows: np.ndarray, radius: float, sides: tuple[float, ...] | None
-) -> np.ndarray:
-    """Instances, the same whether the device has room for all of them or for a block."""
-    options: dict[str, Any] = {'cell_radius': radius, 'voxel_size': sides}
-    if fits_device(foreground.shape):
-        try:
-            return np.asarray(reconstruct(foreground, flows, **options))
-        except jax.errors.JaxRuntimeError as error:
-            if not is_out_of_memory(error):
-                raise
-    return reconstruct_by_blocks(foreground, flows, **options)
 
 
 def _rows(data: ArrayLike, rows: slice) -> np.ndarray:

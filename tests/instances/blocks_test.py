@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+import jax
 import numpy as np
 import pytest
 
 from sxt_jax.core.errors import InputError
-from sxt_jax.instances import Recipe, labels_to_flows, reconstruct, reconstruct_by_blocks
+from sxt_jax.instances import (
+    Recipe,
+    labels_to_flows,
+    reconstruct,
+    reconstruct_by_blocks,
+    reconstruct_to_host,
+)
 from sxt_jax.instances import blocks as module
 
 # All that instances can be judged by, so that each is summed over blocks.
@@ -100,6 +107,30 @@ def test_what_is_wrong_is_told():
         reconstruct_by_blocks(foreground, flows, cell_radius=3, block=(4, 4, 4))
     with pytest.raises(InputError, match='expected'):
         reconstruct_by_blocks(foreground, flows[..., :2], cell_radius=3)
+
+
+@pytest.mark.parametrize('known_before', [True, False])
+def test_a_device_too_small_for_the_volume_changes_nothing(monkeypatch, known_before):
+    foreground, flows = _scene((40, 45), 6)
+    whole = np.asarray(reconstruct(foreground, flows, cell_radius=6))
+
+    def fails(*args, **options):
+        raise jax.errors.JaxRuntimeError('RESOURCE_EXHAUSTED: out of memory')
+
+    told = []
+    monkeypatch.setattr(module, 'fits_device', lambda shape: not known_before)
+    monkeypatch.setattr(module, 'reconstruct', fails)
+    options = {'cell_radius': 6, 'on_block': told.append}
+    np.testing.assert_array_equal(reconstruct_to_host(foreground, flows, **options), whole)
+    assert told == [1]
+
+    def goes_wrong(*args, **options):
+        raise jax.errors.JaxRuntimeError('INTERNAL: something else')
+
+    monkeypatch.setattr(module, 'fits_device', lambda shape: True)
+    monkeypatch.setattr(module, 'reconstruct', goes_wrong)
+    with pytest.raises(jax.errors.JaxRuntimeError, match='something else'):
+        reconstruct_to_host(foreground, flows, **options)
 
 
 def test_room_on_the_device(monkeypatch):

@@ -8,9 +8,8 @@ import tifffile
 
 from sxt_jax.core.errors import InputError
 from sxt_jax.core.volume import Volume
-from sxt_jax.instances import labels_to_flows, reconstruct_by_blocks
+from sxt_jax.instances import labels_to_flows
 from sxt_jax.io import read_volume, write_volume
-from sxt_jax.pipelines import reconstruct_instances as module
 from sxt_jax.pipelines.reconstruct_instances import reconstruct_file
 
 SHAPE = (18, 24, 40)
@@ -36,22 +35,13 @@ def test_own_file_keeps_voxel_size(tmp_path):
     assert found.voxel_size_nm == pytest.approx(SIZE)
 
 
-def test_by_blocks_as_asked_or_where_the_device_is_too_small(tmp_path, monkeypatch):
+def test_by_blocks(tmp_path):
     labels = _labels()
     both = np.concatenate([(labels > 0)[..., None], labels_to_flows(labels, kind='tanh')], -1)
     write_volume(tmp_path / 'in.tif', Volume(both.astype(np.float32), SIZE, axes='zyxc'))
-    calls = []
-
-    def by_blocks(*args, **options):
-        calls.append(options['block'])
-        return reconstruct_by_blocks(*args, **options)
-
-    monkeypatch.setattr(module, 'reconstruct_by_blocks', by_blocks)
-    for block, fits in ((None, True), ((20, 10, 16), True), (None, False)):
-        monkeypatch.setattr(module, 'fits_device', lambda shape, fits=fits: fits)
-        reconstruct_file([tmp_path / 'in.tif'], tmp_path / 'out.tif', cell_radius=7, block=block)
-        np.testing.assert_array_equal(read_volume(tmp_path / 'out.tif').data, labels)
-    assert calls == [(20, 10, 16), None]
+    options = {'cell_radius': 7, 'block': (20, 10, 16)}
+    assert reconstruct_file([tmp_path / 'in.tif'], tmp_path / 'out.tif', **options) == 2
+    np.testing.assert_array_equal(read_volume(tmp_path / 'out.tif').data, labels)
 
 
 def test_files_of_cellpose3d(tmp_path):

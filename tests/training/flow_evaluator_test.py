@@ -3,7 +3,6 @@
 import functools
 import os
 
-import jax
 import numpy as np
 import pytest
 
@@ -149,30 +148,16 @@ def test_volumes_too_large_for_the_memory_are_scored_in_parts(monkeypatch):
     ids = boxes()
     total = os.sysconf('SC_PHYS_PAGES') * os.sysconf('SC_PAGE_SIZE')
     monkeypatch.setattr(flow_evaluator, '_BYTES_PER_VOXEL', total / 2 / (9.5 * 24 * 24))
-    asked, real = [], flow_evaluator.reconstruct
+    asked, real = [], flow_evaluator.reconstruct_to_host
 
     def watched(foreground, *args, **options):
         asked.append(foreground.shape)
         return real(foreground, *args, **options)
 
-    monkeypatch.setattr(flow_evaluator, 'reconstruct', watched)
+    monkeypatch.setattr(flow_evaluator, 'reconstruct_to_host', watched)
     found = score(predicted(ids, ids != 8, tanh_flows(ids)), **RADIUS)
     assert asked == [(8, 24, 24)] * 2
     assert (found['dice'], found['ap50']) == (7 / 8, 7 / 8)
-
-
-@pytest.mark.parametrize('known_before', [True, False])
-def test_a_device_too_small_for_the_volume_changes_nothing(monkeypatch, known_before):
-    ids = cells()
-    example = predicted(ids, ids > 70_000, tanh_flows(ids))
-    expected = score(example, **RADIUS)
-
-    def fails(*args, **options):
-        raise jax.errors.JaxRuntimeError('RESOURCE_EXHAUSTED: out of memory')
-
-    monkeypatch.setattr(flow_evaluator, 'fits_device', lambda shape: not known_before)
-    monkeypatch.setattr(flow_evaluator, 'reconstruct', fails)
-    assert score(example, **RADIUS) == expected
 
 
 def test_the_radius_is_that_of_a_ball_with_the_median_volume():
