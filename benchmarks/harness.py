@@ -9,6 +9,7 @@ benchmarks.report` makes the README's table from these files.
 from __future__ import annotations
 
 import argparse
+import ctypes
 import dataclasses
 import datetime
 import json
@@ -134,6 +135,13 @@ def watch_memory(period_s: float = 0.005) -> Iterator[PeakMemory]:
         memory.sample()
 
 
+def release_memory() -> None:
+    """Give free memory of the heap back to the system, so that the next use of it shows."""
+    trim = getattr(ctypes.CDLL(None), 'malloc_trim', None)  # glibc's
+    if trim is not None:
+        trim(0)
+
+
 @dataclasses.dataclass(frozen=True)
 class _Run:
     """One run of a case: wall and processor time (all threads of this process), memory."""
@@ -152,9 +160,22 @@ def _run_once(case: Case) -> tuple[_Run, Any]:
 
 
 def _check_first_run(case: Case) -> _Run:
+    if not case.compiles:
+        release_memory()
     run, answer = _run_once(case)
     case.check(answer)
     return run
+
+
+def _memory_runs(case: Case, runs: Sequence[_Run]) -> Sequence[_Run]:
+    """Runs whose memory tells what a run takes; those that were timed use the heap again.
+
+    Of a slow case, which does not compile, they are the timed ones.
+    """
+    if not case.compiles:
+        return runs
+    release_memory()
+    return [_run_once(case)[0]]
 
 
 def _record(case: Case, first: _Run, runs: Sequence[_Run]) -> Record:
@@ -163,6 +184,7 @@ def _record(case: Case, first: _Run, runs: Sequence[_Run]) -> Record:
     if not runs:
         return {**record, 'repeats': 0, **facts}
     times = [run.wall_s for run in runs]
+    measured = _memory_runs(case, runs)
     run_s = statistics.median(times)
     return {
         **record,
@@ -173,10 +195,10 @@ def _record(case: Case, first: _Run, runs: Sequence[_Run]) -> Record:
         'cpu_s': statistics.median(run.cpu_s for run in runs),
         'compile_s': max(0.0, first.wall_s - run_s) if case.compiles else 0.0,
         'repeats': len(runs),
-        'peak_host_bytes': max(run.memory.peak for run in (first, *runs)),
-        'added_host_bytes': max(run.memory.added for run in runs),
-        'peak_device_bytes': _most(run.memory.device_peak for run in (first, *runs)),
-        'added_device_bytes': _most(run.memory.device_added for run in runs),
+        'peak_host_bytes': max(run.memory.peak for run in (first, *runs, *measured)),
+        'added_host_bytes': max(run.memory.added for run in measured),
+        'peak_device_bytes': _most(run.memory.device_peak for run in (first, *runs, *measured)),
+        'added_device_bytes': _most(run.memory.device_added for run in measured),
         **facts,
     }
 
@@ -221,7 +243,8 @@ def run_cases(
 
     The first run of a case compiles: its time less the median of the later ones is the compile
     time. The later runs take turns, so that a machine that grows busy slows all cases alike. What
-    runs add to memory is told of the timed ones: compiling takes memory too.
+    a run adds to memory is seen in one more, after the free memory was given back: that would slow
+    the timed ones.
 
     Args:
       question: name of the benchmark.

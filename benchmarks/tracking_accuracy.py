@@ -27,7 +27,7 @@ from benchmarks.harness import Case, Record
 from benchmarks.scenes import CELL_RADIUS, Scene, make_scenes, scored_case
 from benchmarks.stages import default_recipe, make_stages
 from sxt_jax.instances import Recipe, track
-from sxt_jax.plots.figures import colour, new_figure, tidy
+from sxt_jax.plots.figures import GRAY, colour, new_figure, tidy
 
 EULER_STEPS = (8, 16, 32, 64, 128, 256)
 DOUBLED_STEPS = (32, 64, 128, 256, 512)
@@ -176,6 +176,7 @@ def figure(records: Sequence[Record]) -> Figure:
         here = {way: record['facts'] for (way, other), record in newest.items() if other == scene}
         _draw(axes, here)
         axes.set_title(f'{scene[0]} flows, noise {scene[1]:g}', fontsize=9)
+    panels[0].plot([], [], ':', color=GRAY, lw=1.3, label='not smoothed')
     drawn.legend(
         *panels[0].get_legend_handles_labels(), loc='outside lower center', ncols=4,
         frameon=False, fontsize=8,
