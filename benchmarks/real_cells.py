@@ -2,6 +2,7 @@
 
     python -m benchmarks.real_cells --image=FILE --labels=FILE --output=DIR [--kind=heat]
         [--steps=2000] [--test_fraction=1/3] [--axis=y] [--dataset=NAME] [--label_dataset=NAME]
+        [--patch=32,64,64] [--features=8]
     python -m benchmarks.real_cells --smoke --output=DIR
 
 The stack is cut across one axis. Cells that the cut divides count in each part as what is left of
@@ -18,7 +19,7 @@ import argparse
 import dataclasses
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -77,8 +78,8 @@ SMOKE = {
 }
 SIMULATED = (32, 72, 64)
 _COLUMNS = (
-    'data', 'flows', 'cells trained on', 'cells', 'found', 'mean Dice', 'AP@0.5', 'PQ', 'steps',
-    'training',
+    'data', 'flows', 'features', 'steps', 'training', 'cells trained on', 'cells', 'found',
+    'mean Dice', 'AP@0.5', 'PQ',
 )  # fmt: skip
 
 
@@ -137,10 +138,25 @@ def typical_radius(labels: Volume) -> float:
     return float(np.cbrt(3 * volume / (4 * math.pi)))
 
 
-def make_config(folder: Path, *, kind: str, steps: int, smoke: bool) -> Any:
+def fields_of(patch: Sequence[int] | None, features: int | None) -> dict[str, Any]:
+    """Fields of the config: where patches are larger, a step takes one of them."""
+    fields: dict[str, Any] = {} if features is None else {'model.features': features}
+    if patch is not None:
+        fields |= {'data.patch': tuple(patch), 'inference.tile': tuple(patch), 'batch_size': 1}
+    return fields
+
+
+def make_config(
+    folder: Path,
+    *,
+    kind: str,
+    steps: int,
+    fields: Mapping[str, Any] | None = None,
+    smoke: bool = False,
+) -> Any:
     """The config of Cellpose3D for one small stack."""
     per_epoch = min(steps, STEPS_PER_EPOCH)
-    fields = {**SMALL_STACK, **(SMOKE if smoke else {})}
+    fields = {**SMALL_STACK, **(fields or {}), **(SMOKE if smoke else {})}
     config = cellpose3d.get_config()
     config.update_from_flattened_dict({
         **fields,
@@ -153,13 +169,20 @@ def make_config(folder: Path, *, kind: str, steps: int, smoke: bool) -> Any:
 
 
 def run(
-    parts: tuple[Part, Part], name: str, output: Path, *, kind: str, steps: int, smoke: bool = False
+    parts: tuple[Part, Part],
+    name: str,
+    output: Path,
+    *,
+    kind: str,
+    steps: int,
+    fields: Mapping[str, Any] | None = None,
+    smoke: bool = False,
 ) -> Record:
     """Train on the first part, segment the second, score and draw it."""
     train, test = parts
     for folder, part in (('train', train), ('test', test)):
         part.write(output / folder)
-    config = make_config(output / 'train', kind=kind, steps=steps, smoke=smoke)
+    config = make_config(output / 'train', kind=kind, steps=steps, fields=fields, smoke=smoke)
     begun = time.monotonic()
     train_network(config, output / 'run')
     training_s = time.monotonic() - begun
@@ -174,6 +197,9 @@ def run(
         'smoke': smoke,
         'data': name,
         'flows': kind,
+        'features': config.model.features,
+        'patch': list(config.data.patch),
+        'batch_size': config.batch_size,
         'steps': config.epochs * config.data.steps_per_epoch,
         'cells_trained': train.n_cells,
         'cell_radius': round(radius, 2),
@@ -267,9 +293,9 @@ def colours_of(cells: np.ndarray) -> np.ndarray:
 
 
 def table_rows(records: Sequence[Record]) -> list[tuple[str, ...]]:
-    """Heads and rows of a table: the newest record of each image, kind of flows and steps."""
+    """Heads and rows of a table: the newest record of each image, kind of flows and network."""
     newest = {
-        (r['data'], r['flows'], r['steps']): r
+        (r['data'], r['flows'], r['features'], r['steps']): r
         for r in records
         if r['benchmark'] == 'real_cells' and not r['smoke']
     }
@@ -277,12 +303,11 @@ def table_rows(records: Sequence[Record]) -> list[tuple[str, ...]]:
         (
             r['data'],
             r['flows'],
-            str(r['cells_trained']),
-            str(r['cells']),
-            str(r['found']),
-            *(f'{r[name]:.3f}' for name in ('matched_dice', 'ap_50', 'pq')),
+            str(r['features']),
             f'{r["steps"]:,}',
             f'{r["training_s"] / 60:.0f} min',
+            *(str(r[name]) for name in ('cells_trained', 'cells', 'found')),
+            *(f'{r[name]:.3f}' for name in ('matched_dice', 'ap_50', 'pq')),
         )
         for r in newest.values()
     ]
@@ -298,6 +323,10 @@ def simulate() -> tuple[Volume, Volume]:
     return Volume(image.astype(np.float32)), Volume(labels.astype(np.uint16))
 
 
+def _sides(text: str) -> tuple[int, ...]:
+    return tuple(map(int, text.split(',')))
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument('--image', help='gray values, [z, y, x]')
@@ -309,6 +338,8 @@ def main() -> None:
     parser.add_argument('--steps', type=int, default=2000)
     parser.add_argument('--test_fraction', type=Fraction, default=Fraction(1, 3))
     parser.add_argument('--axis', choices=list(AXES), default='y')
+    parser.add_argument('--patch', type=_sides, help='z,y,x voxels; default: 24,40,40')
+    parser.add_argument('--features', type=int, help='of the network; default: 16, as published')
     parser.add_argument('--output', type=Path, required=True)
     parser.add_argument('--results', type=Path, default=None, help='folder to append results to')
     parser.add_argument('--smoke', action='store_true', help='simulated cells, nothing kept')
@@ -324,7 +355,15 @@ def main() -> None:
     parts = cut(image, labels, axis=options.axis, test_fraction=float(options.test_fraction))
     name = options.name or ('simulated' if options.smoke else Path(options.image).stem)
     steps = min(4, options.steps) if options.smoke else options.steps
-    record = run(parts, name, options.output, kind=options.kind, steps=steps, smoke=options.smoke)
+    record = run(
+        parts,
+        name,
+        options.output,
+        kind=options.kind,
+        steps=steps,
+        fields=fields_of(options.patch, options.features),
+        smoke=options.smoke,
+    )
     print({key: record[key] for key in ('data', 'cells', 'found', 'matched_dice', 'ap_50', 'pq')})
     folder = options.results or (None if options.smoke else RESULTS)
     if folder is not None:
