@@ -4,8 +4,9 @@
 
 Euler's method with either look-up, and path doubling: after `n_direct` steps with the look-up
 between voxels, each doubling reads one index a voxel. Flows are smoothed or not, of both kinds,
-with two noises. What follows the tracking is the default for all (closing, components, removal of
-small instances), so that scores differ by the tracking alone. Timed is the tracking.
+with several noises, and once more at a quarter of their length. What follows the tracking is the
+default for all (closing, components, removal of small instances), so that scores differ by the
+tracking alone. Timed is the tracking.
 """
 
 from __future__ import annotations
@@ -33,6 +34,7 @@ EULER_STEPS = (8, 16, 32, 64, 128, 256)
 DOUBLED_STEPS = (32, 64, 128, 256, 512)
 N_DIRECT = (2, 4, 8, 16)
 SMOOTHINGS = (1.0, 0.0)
+SHORT = 0.25  # of the length that flows should have: networks that are not sure give short ones
 
 
 @dataclasses.dataclass(frozen=True)
@@ -84,13 +86,32 @@ def default_way(cell_radius: float = CELL_RADIUS) -> Way:
 def accuracy_cases(
     labels: np.ndarray, noises: Sequence[float], *, compared: Sequence[Way]
 ) -> Iterator[list[Case]]:
-    """A group of cases for each noise above 0 and kind of flows."""
+    """A group of cases for each noise above 0, length and kind of flows.
+
+    On short flows only the ways that go furthest are compared, with smoothing.
+    """
+    furthest = _furthest(compared)
     for scene in make_scenes(labels, [noise for noise in noises if noise > 0]):
         for kind in scene.flows:
             yield _cases(scene, kind, compared)
+        if furthest:
+            short = {kind: flows * np.float32(SHORT) for kind, flows in scene.flows.items()}
+            for kind in short:
+                weak = dataclasses.replace(scene, flows=short)
+                yield _cases(weak, kind, furthest, length=SHORT)
 
 
-def _cases(scene: Scene, kind: str, compared: Sequence[Way]) -> list[Case]:
+def _furthest(compared: Sequence[Way]) -> list[Way]:
+    """Of ways that smooth and differ in the number of steps alone, the one with most."""
+    most: dict[tuple[str, str, int], Way] = {}
+    for way in sorted(compared, key=lambda way: way.n_steps):
+        if way.smoothing:
+            own = way.n_direct if way.method == 'doubling' else 0
+            most[way.method, way.lookup, own] = way
+    return [way for way in compared if way in most.values()]
+
+
+def _cases(scene: Scene, kind: str, compared: Sequence[Way], *, length: float = 1.0) -> list[Case]:
     mask = jnp.asarray(scene.labels > 0)
     raw = jnp.asarray(scene.flows[kind])
     flows = {}
@@ -102,13 +123,14 @@ def _cases(scene: Scene, kind: str, compared: Sequence[Way]) -> list[Case]:
     return [
         scored_case(
             scene,
-            way.name,
+            way.name if length == 1 else f'{way.name}, × {length:g}',
             kind,
             _tracking(way, flows[way.smoothing], mask),
             # Ways that lose cells are part of the answer; their scores tell.
             least_ap=0.8 if way == default else 0.0,
             finish=finish,
             lookups=way.lookups,
+            length=length,
             default=way == default,
             **dataclasses.asdict(way),
         )
@@ -136,7 +158,7 @@ def table_rows(records: Sequence[Record]) -> list[tuple[str, ...]]:
     """Heads and rows of a table: a way a row, a scene a column; the newest record of each."""
     newest = _newest(records)
     scenes = list(dict.fromkeys(scene for _, scene in newest))
-    heads = [f'{kind}, noise {noise:g}' for kind, noise in scenes]
+    heads = [_title(scene) for scene in scenes]
     rows = []
     for way in dict.fromkeys(way for way, _ in newest):
         found = [newest.get((way, scene)) for scene in scenes]
@@ -151,31 +173,37 @@ def table_rows(records: Sequence[Record]) -> list[tuple[str, ...]]:
     return [('way', 'look-ups', *heads, 'seconds'), *rows]
 
 
+def _title(scene: tuple[str, float, float]) -> str:
+    kind, noise, length = scene
+    return f'{kind}, noise {noise:g}' + ('' if length == 1 else f', × {length:g}')
+
+
 def _scores(facts: dict[str, Any]) -> str:
     return f'{facts["matched_dice"]:.4f} / {facts["ap_90"]:.3f} / {facts["found"]}'
 
 
-def _newest(records: Sequence[Record]) -> dict[tuple[Way, tuple[str, float]], Record]:
-    """By way and scene (kind of flows, noise)."""
+def _newest(records: Sequence[Record]) -> dict[tuple[Way, tuple[str, float, float]], Record]:
+    """By way and scene (kind, noise and length of the flows)."""
     newest = {}
     for record in records:
         if record['benchmark'] == 'tracking_accuracy' and not record['smoke']:
             facts = record['facts']
             way = Way(**{field.name: facts[field.name] for field in dataclasses.fields(Way)})
-            newest[way, (facts['flows'], facts['noise'])] = record
+            scene = (facts['flows'], facts['noise'], facts.get('length', 1.0))
+            newest[way, scene] = record
     return newest
 
 
 def figure(records: Sequence[Record]) -> Figure:
     """Error (1 − mean matched Dice) against look-ups, one panel a scene; a star: the default."""
     newest = _newest(records)
-    scenes = list(dict.fromkeys(scene for _, scene in newest))
+    scenes = [scene for scene in dict.fromkeys(scene for _, scene in newest) if scene[2] == 1]
     drawn = new_figure(7.2, 5.4)
     panels = drawn.subplots(2, math.ceil(len(scenes) / 2), squeeze=False, sharey='row').ravel()
     for axes, scene in zip(panels, scenes, strict=False):
         here = {way: record['facts'] for (way, other), record in newest.items() if other == scene}
         _draw(axes, here)
-        axes.set_title(f'{scene[0]} flows, noise {scene[1]:g}', fontsize=9)
+        axes.set_title(_title(scene), fontsize=9)
     panels[0].plot([], [], ':', color=GRAY, lw=1.3, label='not smoothed')
     drawn.legend(
         *panels[0].get_legend_handles_labels(), loc='outside lower center', ncols=4,

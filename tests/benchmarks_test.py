@@ -283,11 +283,14 @@ def test_ways_to_track_are_scored_and_the_default_stands_out(scene):
         scene.labels, [0.0, 0.1], compared=[default, short]
     ):
         records += harness.run_cases('tracking_accuracy', cases, repeats=0)
-    assert [record['facts']['flows'] for record in records] == ['tanh', 'tanh', 'heat', 'heat']
+    kinds = ['tanh', 'tanh', 'heat', 'heat']
+    assert [record['facts']['flows'] for record in records] == 2 * kinds
+    assert [record['facts']['length'] for record in records] == 4 * [1.0] + 4 * [0.25]
     dice = [record['facts']['matched_dice'] for record in records]
     assert min(dice[::2]) > 0.99 > max(dice[1::2])
     heads, *rows = tracking_accuracy.table_rows(records)
-    assert heads == ('way', 'look-ups', 'tanh, noise 0.1', 'heat, noise 0.1', 'seconds')
+    scenes_told = [f'{kind}, noise 0.1{more}' for more in ('', ', × 0.25') for kind in kinds[1:3]]
+    assert heads == ('way', 'look-ups', *scenes_told, 'seconds')
     assert rows[0][:2] == (f'**{default.name}**', '14')
     assert rows[0][2] == f'{dice[0]:.4f} / 1.000 / 3'
     newer = {**records[0], 'run_s': 0.25}
