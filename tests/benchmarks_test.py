@@ -349,6 +349,10 @@ def test_the_config_for_one_small_stack_can_be_trained(smoke, tmp_path):
     check_config(config)
     assert config.epochs * config.data.steps_per_epoch == 1000
     assert config.data.validation_fraction == 0
+    fields = real_cells.fields_of([32, 64, 64], 8)
+    larger = real_cells.make_config(tmp_path, kind='tanh', steps=10, fields=fields)
+    check_config(larger)
+    assert (larger.data.patch, larger.model.features, larger.batch_size) == ((32, 64, 64), 8, 1)
 
 
 def test_cells_keep_their_colour_in_truth_and_prediction():
@@ -394,6 +398,7 @@ def test_real_cells_from_a_stack_to_a_row_of_the_table(tmp_path, monkeypatch):
     assert record['found'] == len(table.pred_ids)
     assert record['cells'] == len(table.true_ids) > 0
     assert len(real_cells.table_rows([record])) == 1
-    row = real_cells.table_rows([{**record, 'smoke': False}])[1]
-    assert row[:2] == ('simulated', 'tanh')
-    assert row[5] == f'{record["matched_dice"]:.3f}'
+    heads, row = real_cells.table_rows([{**record, 'smoke': False}])
+    told = dict(zip(heads, row, strict=True))
+    assert (told['data'], told['flows'], told['steps']) == ('simulated', 'tanh', '4')
+    assert told['mean Dice'] == f'{record["matched_dice"]:.3f}'
