@@ -30,7 +30,7 @@ from sxt_jax.core.errors import InputError
 from sxt_jax.core.volume import ArrayLike
 from sxt_jax.instances.quality import Evidence, flow_errors, judge
 from sxt_jax.instances.recipe import Recipe
-from sxt_jax.instances.reconstruct import check, prepare, reconstruct, table_length
+from sxt_jax.instances.reconstruct import check, check_values, prepare, reconstruct, table_length
 from sxt_jax.instances.seams import components_by_blocks
 from sxt_jax.instances.tracking import Part, follow, plan_steps
 from sxt_jax.ops import label_stats
@@ -164,8 +164,8 @@ def _largest_component(volume: _Volume) -> float:
     largest = 0.0
     for block in volume.blocks():
         found = np.abs(np.asarray(volume.flows[block.core.slices])).max(initial=0)
-        if not np.isfinite(found):
-            raise InputError('flows', 'NaN or infinity', 'finite vectors')
+        unknown = np.isnan(np.asarray(volume.foreground[block.core.slices])).any()
+        check_values(finite=bool(np.isfinite(found)), known=not unknown)
         largest = max(largest, float(found))
     return largest
 

@@ -57,15 +57,15 @@ def reconstruct(
       raster order; with `split`, the first voxels.
 
     Raises:
-      InputError: shapes do not fit, flows are not finite, or a radius is not positive.
+      InputError: shapes do not fit, flows are not finite, the foreground has NaN, or a radius is
+        not positive.
     """
     recipe = recipe or Recipe()
     foreground, flows = jnp.asarray(foreground), jnp.asarray(flows)
     check(foreground.shape, flows.shape, cell_radius, voxel_size)
     recipe = recipe.filled_in(cell_radius, voxel_size)
     raw = _find(foreground, flows, recipe=recipe, voxel_size=voxel_size)
-    if not raw['finite']:
-        raise InputError('flows', 'NaN or infinity', 'finite vectors')
+    check_values(finite=bool(raw['finite']), known=bool(raw['known']))
     n_labels = table_length(int(raw['n']))
     return _select(
         raw['instances'],
@@ -94,6 +94,14 @@ def check(
         raise InputError('voxel_size', f'{voxel_size}', f'{n_dims} positive numbers')
 
 
+def check_values(*, finite: bool, known: bool) -> None:
+    """Raises `InputError` as `reconstruct`: flows are not `finite`, the foreground not `known`."""
+    if not finite:
+        raise InputError('flows', 'NaN or infinity', 'finite vectors')
+    if not known:
+        raise InputError('foreground', 'NaN', 'numbers')
+
+
 @functools.partial(jax.jit, static_argnames=('recipe', 'voxel_size'))
 def _find(
     foreground: jax.Array,
@@ -105,7 +113,7 @@ def _find(
     """Instances before any is removed, and what they are judged by."""
     mask = foreground > recipe.threshold
     moving = None if recipe.everywhere else mask
-    finite = jnp.isfinite(flows).all()
+    finite, known = jnp.isfinite(flows).all(), ~jnp.isnan(foreground).any()
     flows = prepare(flows.astype(jnp.float32), moving, recipe)
     ends = _follow(flows, moving, recipe)
     components = connected_components(_close_ends(ends, moving, recipe, voxel_size))
@@ -116,6 +124,7 @@ def _find(
         'flows': flows,
         'mask': mask,
         'finite': finite,
+        'known': known,
     }
 
 
@@ -203,12 +212,3 @@ def _select(
     keep = judge(evidence, recipe, voxel_size=voxel_size, n_dims=instances.ndim)
     kept = label_stats.relabel(instances, keep)
     return connected_components(kept) if recipe.split else kept
-
-
-# Until benchmarks use the new names.
-_prepare = prepare
-_table_length = table_length
-
-
-def _fill_in(recipe: Recipe, cell_radius: float, voxel_size: tuple[float, ...] | None) -> Recipe:
-    return recipe.filled_in(cell_radius, voxel_size)

@@ -150,7 +150,7 @@ def _score_cells(waiting: list[Slab], example: Example, radius: float) -> _Cells
     foreground = np.concatenate([slab.heads['foreground'][..., 0] for slab in waiting])
     flows = np.concatenate([slab.heads['flows'] for slab in waiting])
     waiting.clear()  # before the memory is needed
-    finite = np.isfinite(flows).all(-1)
+    finite = np.isfinite(flows).all(-1) & ~np.isnan(foreground)
     if not finite.all():
         foreground, flows = np.where(finite, foreground, 0), np.where(finite[..., None], flows, 0)
     sides = relative_sides(example.voxel_size_nm)

@@ -105,6 +105,9 @@ def test_what_is_wrong_is_told():
     flows[5, 5, 5, 1] = np.inf
     with pytest.raises(InputError, match='NaN or infinity'):
         reconstruct_by_blocks(foreground, flows, cell_radius=3, block=(4, 4, 4))
+    unknown = np.where(np.arange(8) == 7, np.nan, foreground)
+    with pytest.raises(InputError, match='foreground: NaN'):
+        reconstruct_by_blocks(unknown, np.zeros_like(flows), cell_radius=3, block=(4, 4, 4))
     with pytest.raises(InputError, match='expected'):
         reconstruct_by_blocks(foreground, flows[..., :2], cell_radius=3)
 

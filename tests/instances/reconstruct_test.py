@@ -161,6 +161,7 @@ def test_instances_are_removed_by_size():
     ('change', 'told'),
     [
         (lambda f, v: (f, np.where(np.arange(3) == 1, np.nan, v)), 'NaN or infinity'),
+        (lambda f, v: (np.where(np.arange(8) == 1, np.nan, f), v), 'foreground: NaN'),
         (lambda f, v: (f[1:], v), 'foreground'),
         (lambda f, v: (f, v[..., :2]), 'foreground'),
     ],
