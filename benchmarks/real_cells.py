@@ -6,8 +6,8 @@
     python -m benchmarks.real_cells --smoke --output=DIR
 
 The stack is cut across one axis. Cells that the cut divides count in each part as what is left of
-them there. `configs/cellpose3d.py` is trained on the first part, with small patches and mirror
-images since one stack is all there is, for a number of steps that is given beforehand: the second
+them there. `configs/cellpose3d.py` is trained on the first part, with small patches, mirror images
+and Adam since one stack and some thousand steps are all there is, for a number of steps that is given beforehand: the second
 part is segmented once, at the end, and scored. Everything goes through the pipelines of the launch
 scripts. DIR gets both parts, the run, the instances and a picture; the same command goes on with a
 training that was stopped.
@@ -61,6 +61,7 @@ SMALL_STACK = {
     'augmentation.rotate_90': True,
     'augmentation.scale': 0.2,
     'augmentation.shift': 0.1,
+    'optimizer.name': 'adam',  # of some thousand steps RAdam takes two to warm up
     'optimizer.schedule': 'cosine',
     'inference.tile': (24, 40, 40),
     'inference.overlap': (8, 16, 16),
