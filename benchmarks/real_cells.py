@@ -7,10 +7,10 @@
 
 The stack is cut across one axis. Cells that the cut divides count in each part as what is left of
 them there. `configs/cellpose3d.py` is trained on the first part, with small patches, mirror images
-and Adam since one stack and some thousand steps are all there is, for a number of steps that is given beforehand: the second
-part is segmented once, at the end, and scored. Everything goes through the pipelines of the launch
-scripts. DIR gets both parts, the run, the instances and a picture; the same command goes on with a
-training that was stopped.
+and Adam since one stack and some thousand steps are all there is, for a number of steps that is
+given beforehand: the second part is segmented once, at the end, and scored. Everything goes through
+the pipelines of the launch scripts. DIR gets both parts, the run, the instances and a picture; the
+same command goes on with a training that was stopped.
 """
 
 from __future__ import annotations
