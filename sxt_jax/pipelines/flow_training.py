@@ -27,7 +27,7 @@ from sxt_jax.inference.orthogonal import predict_orthogonal
 from sxt_jax.instances.gradient_maps import KINDS, labels_to_flows
 from sxt_jax.models import build_model
 from sxt_jax.models.slicewise import takes_slices
-from sxt_jax.training.flow_objective import make_flow_loss, make_slice_flow_loss
+from sxt_jax.training.flow_objective import make_flow_loss
 from sxt_jax.training.objectives import Loss
 
 _HEADS = {'foreground', 'flows'}
@@ -100,11 +100,10 @@ def _check_slices(config: Any) -> None:
 
 def make_loss(config: Any, model: nn.Module) -> Loss:
     """The config's loss of foreground and flows: that of slices, if the network takes them."""
-    make = make_slice_flow_loss if takes_slices(model) else make_flow_loss
-    return make(**_weights(config))
+    return make_flow_loss(slices=takes_slices(model), **_weights(config))
 
 
-def _weights(config: Any) -> dict[str, float]:
+def _weights(config: Any) -> dict[str, Any]:
     return {name: config.flows[name] for name in ('foreground_weight', 'flow_weight')}
 
 

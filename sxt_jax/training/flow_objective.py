@@ -60,30 +60,6 @@ def flow_weights(labels: jax.Array | np.ndarray) -> jax.Array:
     return jnp.where(labels == IGNORE_INDEX, 0.0, weight).astype(jnp.float32)
 
 
-def make_flow_loss(*, foreground_weight: float = 1.0, flow_weight: float = 1.0) -> Loss:
-    """Weighted sum of `foreground_loss` and `flow_loss`, of the heads 'foreground' and 'flows'.
-
-    Args:
-      foreground_weight: published 1.
-      flow_weight: published 1.
-
-    Raises:
-      InputError: a weight is negative, or both are 0.
-    """
-    _check_weights(foreground_weight, flow_weight)
-
-    def loss(
-        outputs: Mapping[str, jax.Array], batch: Mapping[str, jax.Array]
-    ) -> tuple[jax.Array, dict[str, jax.Array]]:
-        labels = batch['labels']
-        foreground = foreground_loss(outputs['foreground'][..., 0], labels)
-        flows = flow_loss(outputs['flows'], batch['flows'], labels)
-        total = foreground_weight * foreground + flow_weight * flows
-        return total, {'foreground_loss': foreground, 'flow_loss': flows}
-
-    return loss
-
-
 def slice_foreground_loss(logit: jax.Array, labels: jax.Array) -> jax.Array:
     """Mean binary cross-entropy of the foreground, over the counted voxels.
 
@@ -124,33 +100,35 @@ def _counted_mean(values: jax.Array, labels: jax.Array) -> jax.Array:
     return jnp.sum(values * counted, axes) / jnp.maximum(jnp.sum(counted, axes), 1)
 
 
-def make_slice_flow_loss(*, foreground_weight: float = 1.0, flow_weight: float = 1.0) -> Loss:
-    """Weighted sum of `slice_foreground_loss` and `slice_flow_loss`, for networks of slices.
-
-    Of the heads 'foreground_logit' and 'flows'.
+def make_flow_loss(
+    *, slices: bool = False, foreground_weight: float = 1.0, flow_weight: float = 1.0
+) -> Loss:
+    """Weighted sum of the losses of foreground and flows.
 
     Args:
+      slices: of a network of slices, `slice_foreground_loss` and `slice_flow_loss` of the heads
+        'foreground_logit' and 'flows'; else `foreground_loss` and `flow_loss` of 'foreground' and
+        'flows'.
       foreground_weight: published 1.
       flow_weight: published 1.
 
     Raises:
       InputError: a weight is negative, or both are 0.
     """
-    _check_weights(foreground_weight, flow_weight)
+    if not (min(foreground_weight, flow_weight) >= 0 < foreground_weight + flow_weight):
+        found = f'foreground_weight {foreground_weight}, flow_weight {flow_weight}'
+        raise InputError('config.flows', found, 'positive weights')
+    head = 'foreground_logit' if slices else 'foreground'
+    loss_of_foreground = slice_foreground_loss if slices else foreground_loss
+    loss_of_flows = slice_flow_loss if slices else flow_loss
 
     def loss(
         outputs: Mapping[str, jax.Array], batch: Mapping[str, jax.Array]
     ) -> tuple[jax.Array, dict[str, jax.Array]]:
         labels = batch['labels']
-        foreground = slice_foreground_loss(outputs['foreground_logit'][..., 0], labels)
-        flows = slice_flow_loss(outputs['flows'], batch['flows'], labels)
+        foreground = loss_of_foreground(outputs[head][..., 0], labels)
+        flows = loss_of_flows(outputs['flows'], batch['flows'], labels)
         total = foreground_weight * foreground + flow_weight * flows
         return total, {'foreground_loss': foreground, 'flow_loss': flows}
 
     return loss
-
-
-def _check_weights(foreground_weight: float, flow_weight: float) -> None:
-    if not (min(foreground_weight, flow_weight) >= 0 < foreground_weight + flow_weight):
-        found = f'foreground_weight {foreground_weight}, flow_weight {flow_weight}'
-        raise InputError('config.flows', found, 'positive weights')

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from sxt_jax.core.errors import InputError
-from sxt_jax.training.flow_objective import make_slice_flow_loss
+from sxt_jax.training.flow_objective import make_flow_loss
 
 SHAPE = (3, 2, 5, 6)
 
@@ -36,7 +36,7 @@ def by_hand(outputs, batch, example):
 
 def test_it_is_the_published_loss_of_the_pixels_that_count():
     outputs, batch = made()
-    total, told = make_slice_flow_loss(foreground_weight=2, flow_weight=3)(outputs, batch)
+    total, told = make_flow_loss(slices=True, foreground_weight=2, flow_weight=3)(outputs, batch)
     for example in (0, 1):
         flow, foreground = by_hand(outputs, batch, example)
         assert told['flow_loss'][example] == pytest.approx(flow, rel=1e-5)
@@ -44,18 +44,18 @@ def test_it_is_the_published_loss_of_the_pixels_that_count():
         assert total[example] == pytest.approx(3 * flow + 2 * foreground, rel=1e-5)
     assert total[2] == 0
     other = {**batch, 'flows': batch['flows'] + np.array([9.0, 0, 0], np.float32)}
-    again, _ = make_slice_flow_loss(foreground_weight=2, flow_weight=3)(outputs, other)
+    again, _ = make_flow_loss(slices=True, foreground_weight=2, flow_weight=3)(outputs, other)
     np.testing.assert_array_equal(again, total)
 
 
 def test_gradients_are_finite_for_any_logit():
     outputs, batch = made()
     outputs['foreground_logit'][0, 0, 0, :3, 0] = 1e4, -1e4, 0
-    found = jax.grad(lambda o: jnp.sum(make_slice_flow_loss()(o, batch)[0]))(outputs)
+    found = jax.grad(lambda o: jnp.sum(make_flow_loss(slices=True)(o, batch)[0]))(outputs)
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(found))
 
 
 @pytest.mark.parametrize('weights', [(-1.0, 1.0), (0.0, 0.0)])
 def test_weights_are_positive(weights):
     with pytest.raises(InputError, match=r'config\.flows'):
-        make_slice_flow_loss(foreground_weight=weights[0], flow_weight=weights[1])
+        make_flow_loss(slices=True, foreground_weight=weights[0], flow_weight=weights[1])
