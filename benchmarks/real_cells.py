@@ -184,9 +184,9 @@ def run(
     for folder, part in (('train', train), ('test', test)):
         part.write(output / folder)
     config = make_config(output / 'train', kind=kind, steps=steps, fields=fields, smoke=smoke)
-    begun = time.monotonic()
+    fresh, begun = not (output / 'run').exists(), time.monotonic()
     train_network(config, output / 'run')
-    training_s = time.monotonic() - begun
+    training_s = round(time.monotonic() - begun) if fresh else None  # of a part it says nothing
     plot_curves(output / 'run', output / 'curves.png')
     radius = typical_radius(train.labels)
     begun = time.monotonic()
@@ -205,7 +205,7 @@ def run(
         'cells_trained': train.n_cells,
         'cell_radius': round(radius, 2),
         **score(found, test.labels.data),
-        'training_s': round(training_s),
+        'training_s': training_s,
         'segmenting_s': round(segmenting_s, 1),
         **machine(),
     }
@@ -294,9 +294,9 @@ def colours_of(cells: np.ndarray) -> np.ndarray:
 
 
 def table_rows(records: Sequence[Record]) -> list[tuple[str, ...]]:
-    """Heads and rows of a table: the newest record of each image, kind of flows and network."""
+    """Heads and rows of a table: the newest record of each image and way of training."""
     newest = {
-        (r['data'], r['flows'], r['features'], r['steps']): r
+        (r['data'], r['flows'], r['features'], *r['patch'], r['steps']): r
         for r in records
         if r['benchmark'] == 'real_cells' and not r['smoke']
     }
@@ -306,7 +306,7 @@ def table_rows(records: Sequence[Record]) -> list[tuple[str, ...]]:
             r['flows'],
             str(r['features']),
             f'{r["steps"]:,}',
-            f'{r["training_s"] / 60:.0f} min',
+            f'{r["training_s"] / 60:.0f} min' if r['training_s'] else '',
             *(str(r[name]) for name in ('cells_trained', 'cells', 'found')),
             *(f'{r[name]:.3f}' for name in ('matched_dice', 'ap_50', 'pq')),
         )

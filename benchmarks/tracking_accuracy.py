@@ -170,7 +170,8 @@ def table_rows(records: Sequence[Record]) -> list[tuple[str, ...]]:
             *(_scores(r['facts']) if r else '' for r in found),
             '–'.join(dict.fromkeys(f'{pick(seconds):.2g}' for pick in (min, max) if seconds)),
         ))  # fmt: skip
-    return [('way', 'look-ups', *heads, 'seconds'), *rows]
+    table = [('way', 'look-ups', *heads, 'seconds'), *rows]
+    return table if any(row[-1] for row in rows) else [row[:-1] for row in table]
 
 
 def _title(scene: tuple[str, float, float]) -> str:

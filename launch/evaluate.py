@@ -55,8 +55,8 @@ def main(argv: Sequence[str]) -> None:
         voxel_size_nm=_VOXEL_SIZE.value, dataset=_DATASET.value,
         label_dataset=_LABEL_DATASET.value,
     )  # fmt: skip
-    text, files = evaluate(request)
-    print('\n'.join([text, *map(str, files)]))
+    for path in evaluate(request, tell=print):
+        print(path)
 
 
 if __name__ == '__main__':

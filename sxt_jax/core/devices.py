@@ -7,7 +7,6 @@ accelerator, so splitting parameters would cost communication and save nothing.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from typing import Any
 
@@ -49,11 +48,6 @@ def free_bytes(device: jax.Device) -> int | None:
     if not stats or 'bytes_limit' not in stats:
         return None
     return int(stats['bytes_limit'] - stats['bytes_in_use'])
-
-
-def free_host_bytes() -> int:
-    """Memory of the host that nothing uses now."""
-    return os.sysconf('SC_AVPHYS_PAGES') * os.sysconf('SC_PAGE_SIZE')
 
 
 def is_out_of_memory(error: Exception) -> bool:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import os
 import zlib
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
@@ -12,6 +11,7 @@ import numpy as np
 
 from sxt_jax.core.box import Box
 from sxt_jax.core.errors import InputError
+from sxt_jax.core.memory import free_host_bytes
 from sxt_jax.core.volume import ArrayLike, Volume, VoxelSize, slabs
 from sxt_jax.data.classes import IGNORE_INDEX, Classes, find_classes
 from sxt_jax.data.intensity import Intensity, NormalisedArray, fit_intensity, measure_affine
@@ -299,6 +299,6 @@ def _everything(data: ArrayLike) -> tuple[slice, ...]:
 
 
 def fits_in_memory(n_bytes: int) -> bool:
-    """Whether that much may be held: half of what is free now."""
-    available = os.sysconf('SC_AVPHYS_PAGES') * os.sysconf('SC_PAGE_SIZE')
-    return n_bytes < _SHARE_OF_MEMORY * available
+    """Whether that much may be held: half of what is free now, if the system tells."""
+    free = free_host_bytes()
+    return free is None or n_bytes < _SHARE_OF_MEMORY * free

@@ -3,9 +3,9 @@
 The device sees a block and a halo at a time; the host holds what belongs to all: a voxel index for
 each voxel. No step is approximated:
 
-- The direct steps of `tracking.track` go no further than their number times the longest flow, so
-  with a halo of that width their ends are those of the whole. The map of voxels to voxels is
-  squared on the host, where it may lead anywhere.
+- The direct steps of `tracking.track` go no further than their number times the longest flow that
+  is followed, so with a halo of that width their ends are those of the whole. The map of voxels to
+  voxels is squared on the host, where it may lead anywhere.
 - A closing needs a halo of twice its ball.
 - Components of blocks are joined where they touch (`seams`), and numbered as in the whole.
 - What instances are judged by are sums over blocks.
@@ -25,8 +25,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from sxt_jax.core.blocks import Block, make_blocks
-from sxt_jax.core.devices import free_bytes, free_host_bytes, is_out_of_memory
+from sxt_jax.core.devices import free_bytes, is_out_of_memory
 from sxt_jax.core.errors import InputError
+from sxt_jax.core.memory import free_host_bytes
 from sxt_jax.core.volume import ArrayLike
 from sxt_jax.instances.quality import Evidence, flow_errors, judge
 from sxt_jax.instances.recipe import Recipe
@@ -41,6 +42,7 @@ from sxt_jax.ops.morphology import close, dilate
 BLOCK = {2: (4096, 4096), 3: (256, 256, 256)}
 _WHOLE_BYTES = 80  # a voxel of `reconstruct`, arguments and result included, by the compiler's plan
 _USABLE_SHARE = 0.8  # of the free memory
+_HALO_STEP = 4  # voxels
 _CHUNK = 2**22  # voxels that a thread of the host works on at once
 
 
@@ -87,10 +89,11 @@ def _load(data: ArrayLike) -> np.ndarray:
 
 def fits_device(shape: Sequence[int]) -> bool:
     """Whether `reconstruct` has room for a volume, or `reconstruct_by_blocks` must do it."""
-    n = math.prod(shape)
-    free = free_bytes(jax.devices()[0])
+    if not label_stats.takes(shape):
+        return False
+    free = free_bytes(jax.local_devices()[0])
     free = free_host_bytes() if free is None else free
-    return n < 2**31 and n * _WHOLE_BYTES <= free * _USABLE_SHARE
+    return free is None or math.prod(shape) * _WHOLE_BYTES <= free * _USABLE_SHARE
 
 
 def reconstruct_by_blocks(
@@ -105,9 +108,10 @@ def reconstruct_by_blocks(
 ) -> np.ndarray:
     """`reconstruct` of a volume of which only a block is on the device.
 
-    The instances are those of `reconstruct`, whatever the block, up to rounding in the measures
-    that instances are judged by. Beside its arguments it takes 15 bytes a voxel on the host, 19
-    from 2³¹ voxels on. With method 'euler' halos are as long as all steps: choose 'doubling'.
+    The instances are those of `reconstruct`, whatever the block, up to rounding: of positions,
+    where a compiler adds in another order, and of the measures that instances are judged by. Beside
+    its arguments it takes 15 bytes a voxel on the host, 19 from 2³¹ voxels on. With method 'euler'
+    halos are as long as all steps: choose 'doubling'.
 
     Args:
       foreground: [(z,) y, x], read part by part: numpy, or a data set of a file.
@@ -120,7 +124,8 @@ def reconstruct_by_blocks(
       [(z,) y, x] int32.
 
     Raises:
-      InputError: as `reconstruct`, or sides of a block that are not positive.
+      InputError: as `reconstruct`, sides of a block that are not positive, or a block that with
+        its halo does not fit the device.
     """
     shape = tuple(foreground.shape)
     check(shape, tuple(flows.shape), cell_radius, voxel_size)
@@ -130,9 +135,14 @@ def reconstruct_by_blocks(
         raise InputError('block', f'{block}', f'{len(shape)} positive sides')
     if 0 in shape:
         return np.zeros(shape, np.int32)
-    volume = _Volume(foreground, flows, shape, block, recipe, voxel_size)
-    volume = dataclasses.replace(volume, largest=_largest_component(volume))
-    return _select(volume, _find(volume, on_block))
+    volume = _survey(_Volume(foreground, flows, shape, block, recipe, voxel_size))
+    try:
+        return _select(volume, _find(volume, on_block))
+    except jax.errors.JaxRuntimeError as error:
+        if not is_out_of_memory(error):
+            raise
+        found = f'{block}, which with {volume.halo} voxels around it does not fit the device'
+        raise InputError('block', found, 'smaller sides') from error
 
 
 @dataclasses.dataclass(frozen=True)
@@ -146,6 +156,7 @@ class _Volume:
     recipe: Recipe
     voxel_size: tuple[float, ...] | None
     largest: float = 0.0  # absolute component of all flows
+    halo: int = 0  # voxels that the direct steps lead out of a block, and look further
 
     def blocks(self, halo: Sequence[int] | None = None) -> Iterator[Block]:
         return make_blocks(self.shape, block=self.block, halo=halo)
@@ -160,14 +171,29 @@ class _Volume:
         return Part(*(jnp.asarray(n, jnp.int32) for n in (block.region.start, self.shape)))
 
 
-def _largest_component(volume: _Volume) -> float:
-    largest = 0.0
+def _survey(volume: _Volume) -> _Volume:
+    """With the largest component of the flows, and the halo that the moving voxels need."""
+    recipe, largest, fastest = volume.recipe, 0.0, 0.0
     for block in volume.blocks():
-        found = np.abs(np.asarray(volume.flows[block.core.slices])).max(initial=0)
-        unknown = np.isnan(np.asarray(volume.foreground[block.core.slices])).any()
-        check_values(finite=bool(np.isfinite(found)), known=not unknown)
-        largest = max(largest, float(found))
-    return largest
+        flows = np.abs(np.asarray(volume.flows[block.core.slices]))
+        foreground = np.asarray(volume.foreground[block.core.slices])
+        found = float(flows.max(initial=0))
+        check_values(finite=math.isfinite(found), known=not np.isnan(foreground).any())
+        moving = flows if recipe.everywhere else flows[foreground > recipe.threshold]
+        largest, fastest = max(largest, found), max(fastest, float(moving.max(initial=0)))
+    if recipe.normalise and largest:
+        fastest /= largest
+    n_direct, _ = _plan(recipe)
+    reach = math.ceil(n_direct * abs(recipe.step_size) * fastest)
+    # In few sizes, for which a program is compiled each: the longest flow of files differs.
+    reach += -reach % _HALO_STEP
+    halo = reach + 1 + gaussian_radius(recipe.smoothing)
+    return dataclasses.replace(volume, largest=largest, halo=halo)
+
+
+def _plan(recipe: Recipe) -> tuple[int, int]:
+    assert recipe.n_steps is not None
+    return plan_steps(recipe.n_steps, method=recipe.method, n_direct=recipe.n_direct)
 
 
 def _find(volume: _Volume, on_block: Callable[[int], Any] | None) -> np.ndarray:
@@ -186,17 +212,11 @@ def _follow_all(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Flat index of the voxel in which each path ends, and which voxels move; both [voxels]."""
     recipe, shape = volume.recipe, volume.shape
-    assert recipe.n_steps is not None
-    n_direct, n_doublings = plan_steps(
-        recipe.n_steps, method=recipe.method, n_direct=recipe.n_direct
-    )
-    longest = 1.0 if recipe.normalise and volume.largest else volume.largest
-    reach = math.ceil(n_direct * abs(recipe.step_size) * longest)
+    _, n_doublings = _plan(recipe)
     ends = np.empty(shape, np.int32 if math.prod(shape) < 2**31 else np.int64)
     moving = np.empty(shape, bool)
     plane = math.prod(shape[1:])
-    halo = reach + 1 + gaussian_radius(recipe.smoothing)
-    blocks = list(volume.blocks([halo] * len(shape)))
+    blocks = list(volume.blocks([volume.halo] * len(shape)))
     for block in blocks:
         core, inside = block.core.slices, block.core_in_region.slices
         found = _follow_block(*_arrays(volume, block), volume.part(block), recipe=recipe)
@@ -227,10 +247,9 @@ def _follow_block(
     foreground: jax.Array, flows: jax.Array, largest: jax.Array, part: Part, *, recipe: Recipe
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
     """Ends of the direct steps as index along the first axis and within it; which voxels move."""
-    assert recipe.n_steps is not None
     shape = foreground.shape
     moving, prepared = _prepared_block(foreground, flows, largest, recipe=recipe)
-    n_direct, _ = plan_steps(recipe.n_steps, method=recipe.method, n_direct=recipe.n_direct)
+    n_direct, _ = _plan(recipe)
     ends = follow(
         prepared,
         moving,
@@ -302,8 +321,10 @@ def _weigh(volume: _Volume, instances: np.ndarray) -> Evidence:
     shared, flowing = recipe.min_foreground_share > 0, recipe.max_flow_error is not None
     if not (shared or flowing or recipe.min_axis_ratio > 0):
         flat = instances.reshape(-1)
-        counts = [np.bincount(flat[rows], minlength=n) for rows in _chunks(flat.size)]
-        return Evidence(jnp.asarray(np.sum(counts, 0)))
+        counts = np.zeros(n, np.int64)
+        for rows in _chunks(flat.size):
+            counts += np.bincount(flat[rows], minlength=n)
+        return Evidence(jnp.asarray(counts))
     moments = _sum_over_blocks(volume, instances, _moments_of_block)
     sizes = np.maximum(moments[:, 0], 1)
     centroids = moments[:, 1 : 1 + instances.ndim] / sizes[:, None]

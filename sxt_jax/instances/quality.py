@@ -89,20 +89,13 @@ def judge(
     return keep
 
 
-def flow_errors(
-    instances: jax.Array,
-    flows: jax.Array,
-    centroids: jax.Array,
-    *,
-    origin: jax.Array | tuple[int, ...] | None = None,
-) -> jax.Array:
+def flow_errors(instances: jax.Array, flows: jax.Array, centroids: jax.Array) -> jax.Array:
     """Mean absolute difference of the components from the flows that the instance should have.
 
     Args:
       instances: [(z,) y, x] int32.
       flows: [(z,) y, x, n_dims].
       centroids: [n, n_dims] of the instances.
-      origin: place of the first voxel, in the coordinates of the centroids; None: zero.
 
     Returns:
       [(z,) y, x] float32.
@@ -110,7 +103,6 @@ def flow_errors(
     errors = jnp.zeros(instances.shape, jnp.float32)
     for axis in range(instances.ndim):
         place = jax.lax.broadcasted_iota(jnp.float32, instances.shape, axis)
-        place = place if origin is None else place + origin[axis]
         expected = jnp.tanh((centroids[:, axis][instances] - place) / _FLOW_WIDTH)
         errors = errors + jnp.abs(flows[..., axis] - expected)
     return errors / instances.ndim

@@ -90,8 +90,10 @@ def _touching(
         here = plane.intersect(plane.shift([-s for s in step])).slices
         there = plane.intersect(plane.shift(step)).slices
         touch = (before[here] != 0) & (before[here] == behind[there])
-        both = np.stack([ids_before[here][touch], ids_behind[there][touch]], 1)
-        pairs.append(np.unique(both, axis=0))
+        # As one number: rows are sorted a hundred times slower.
+        both = ids_before[here][touch].astype(np.int64) << 32 | ids_behind[there][touch]
+        found_here = np.unique(both)
+        pairs.append(np.stack([found_here >> 32, found_here & 0xFFFFFFFF], 1).astype(np.int32))
     return np.concatenate(pairs)
 
 

@@ -13,7 +13,7 @@ from __future__ import annotations
 import functools
 import itertools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -282,14 +282,19 @@ class _Runs(NamedTuple):
     first: jax.Array
 
 
+def takes(shape: Sequence[int]) -> bool:
+    """Whether images can be summed: below 2³¹ voxels, rows in whole words, and below 2¹⁵ a side."""
+    padded = shape[-1] + -shape[-1] % bits.WORD_BITS
+    return math.prod(shape[:-1]) * padded < 2**31 and max(shape) < 2**15
+
+
 def _check(instances: jax.Array, n_labels: int) -> None:
     shape = list(instances.shape)
     if instances.ndim not in (2, 3):
         raise InputError('instances', f'array {shape}', '[z, y, x] or [y, x]')
     if not jnp.issubdtype(instances.dtype, jnp.integer):
         raise InputError('instances', f'dtype {instances.dtype}', 'integers')
-    padded = shape[-1] + -shape[-1] % bits.WORD_BITS
-    if math.prod(shape[:-1]) * padded >= 2**31 or max(shape) >= 2**15:
+    if not takes(shape):
         raise InputError('instances', f'array {shape}', 'below 2³¹ voxels and 2¹⁵ a side')
     if n_labels < 0:
         raise InputError('n_labels', f'{n_labels}', '0 or more')

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -51,11 +51,15 @@ class Request:
     label_dataset: str | None = None
 
 
-def evaluate(request: Request) -> tuple[str, list[Path]]:
+def evaluate(request: Request, *, tell: Callable[[str], Any]) -> list[Path]:
     """Do what is asked for.
 
+    Args:
+      request: what.
+      tell: called with the report, before any file is written: that may fail.
+
     Returns:
-      The report, and the files written.
+      The files written.
 
     Raises:
       InputError: what is asked for makes no sense, or is not there.
@@ -68,12 +72,13 @@ def evaluate(request: Request) -> tuple[str, list[Path]]:
     if request.instances:
         predictions = _name_methods(request.prediction)
         methods = {name: _find(request, path)[0] for name, path in predictions.items()}
-        return _finish(evaluate_instances_report, evaluate_instances(methods, **shared), request)
+        result = evaluate_instances(methods, **shared)
+        return _finish(evaluate_instances_report, result, request, tell)
     names, ignored = request.classes, request.ignore_label
     classes = parse_classes(names, ignore_value=ignored) if names else None
     cases, known = _find(request, request.prediction)
     options = Options(request.baselines, request.foreground, classes or known, **shared)
-    return _finish(evaluation_report, evaluate_volumes(cases, options=options), request)
+    return _finish(evaluation_report, evaluate_volumes(cases, options=options), request, tell)
 
 
 def _check(request: Request) -> None:
@@ -113,6 +118,7 @@ def _find(request: Request, prediction: str | None) -> tuple[list[Case], Classes
     return predict_with_checkpoint(request.checkpoint, truth, image, output, **how, **datasets)
 
 
-def _finish(reports: Any, result: Any, request: Request) -> tuple[str, list[Path]]:
-    files = reports.save_evaluation(result, request.output) if request.output else []
-    return reports.report(result), files
+def _finish(reports: Any, result: Any, request: Request, tell: Callable[[str], Any]) -> list[Path]:
+    tell(reports.report(result))
+    files: list[Path] = reports.save_evaluation(result, request.output) if request.output else []
+    return files

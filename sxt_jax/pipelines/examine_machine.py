@@ -18,6 +18,7 @@ import scipy.ndimage
 
 from sxt_jax.core.atomic import check_writable
 from sxt_jax.core.errors import InputError
+from sxt_jax.core.memory import host_bytes
 from sxt_jax.core.volume import Volume
 from sxt_jax.io import read_volume, write_volume
 from sxt_jax.ops.conv import conv
@@ -197,8 +198,5 @@ def _seconds(function: Callable[..., object], *arguments: jax.Array, repeats: in
 
 
 def _host_memory() -> str:
-    try:
-        total = os.sysconf('SC_PAGE_SIZE') * os.sysconf('SC_PHYS_PAGES')
-    except (AttributeError, ValueError, OSError):
-        return 'unknown'
-    return f'{total / _GIB:.1f} GiB'
+    total = host_bytes()
+    return 'unknown' if total is None else f'{total / _GIB:.1f} GiB'

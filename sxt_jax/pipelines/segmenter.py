@@ -259,9 +259,11 @@ def _slice_scale(
     segmenter: Segmenter, image: Volume, name: str, cell_radius: float
 ) -> tuple[float, float, float]:
     """Pixels of the network's slices in a voxel along z, y and x."""
-    trained, given = segmenter.voxel_size_nm or (1.0, 1.0, 1.0), image.voxel_size_nm or ()
+    trained, given = segmenter.voxel_size_nm, image.voxel_size_nm
+    if trained is None and segmenter.diameter_px is not None:
+        trained = (1.0, 1.0, 1.0)  # published networks know images of square pixels
     flatness = 1.0
-    if given and image.shape[0] > 1:
+    if given and trained and image.shape[0] > 1:
         found, known = given[0] / given[2], trained[0] / trained[2]
         if not equal_sides((found, known)):
             flatness = found / known

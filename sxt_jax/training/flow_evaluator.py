@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 import math
-import os
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 
 import numpy as np
 from absl import logging
 
+from sxt_jax.core.memory import host_bytes
 from sxt_jax.core.volume import ArrayLike, relative_sides, slabs
 from sxt_jax.data.classes import IGNORE_INDEX, count_values
 from sxt_jax.data.datasets import Example
@@ -78,7 +78,7 @@ def flow_scores(
         cells += found
     names = dict.fromkeys(name for row in rows for name in row)
     voxelwise = {name: float(np.mean([row[name] for row in rows if name in row])) for name in names}
-    if radius is None:
+    if not any(len(found.dice) for found in cells):
         return voxelwise
     dice = np.concatenate([found.dice for found in cells])
     ap = sum(found.n_right for found in cells) / sum(found.n_all for found in cells)
@@ -136,8 +136,10 @@ def _most_slices(example: Example) -> int:
     validation to the next.
     """
     n_slices, height, width = example.shape
-    limit = _SHARE_OF_MEMORY * os.sysconf('SC_PHYS_PAGES') * os.sysconf('SC_PAGE_SIZE')
-    fitting = max(1, int(limit / (_BYTES_PER_VOXEL * height * width)))
+    total = host_bytes()
+    if total is None:
+        return n_slices
+    fitting = max(1, int(_SHARE_OF_MEMORY * total / (_BYTES_PER_VOXEL * height * width)))
     n_parts = -(-n_slices // fitting)
     if n_parts > 1:
         logging.info('%s: cells are scored in %d parts along z', example.name, n_parts)

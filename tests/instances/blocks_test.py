@@ -94,7 +94,8 @@ def test_every_block_is_the_same_program():
     options = {'cell_radius': 6, 'block': (7, 9), 'recipe': Recipe(n_direct=2)}
     reconstruct_by_blocks(foreground, flows, **options)
     n_programs = module._follow_block._cache_size()
-    reconstruct_by_blocks(foreground[:37, :41], flows[:37, :41], **options)
+    # Other files have another shape, and other longest flows.
+    reconstruct_by_blocks(foreground[:37, :41], 0.7 * flows[:37, :41], **options)
     assert module._follow_block._cache_size() == n_programs
 
 
@@ -136,8 +137,32 @@ def test_a_device_too_small_for_the_volume_changes_nothing(monkeypatch, known_be
         reconstruct_to_host(foreground, flows, **options)
 
 
+def test_flows_outside_of_the_cells_make_no_halo_longer():
+    foreground, flows = _scene((40, 45), 6)
+    foreground[0, 0] = 0
+    flows[0, 0] = 1e6
+    whole = np.asarray(reconstruct(foreground, flows, cell_radius=6))
+    found = reconstruct_by_blocks(foreground, flows, cell_radius=6, block=(16, 16))
+    np.testing.assert_array_equal(found, whole)
+    shape, recipe = (40, 45), Recipe().filled_in(6.0, None)
+    volume = module._Volume(foreground, flows, shape, (16, 16), recipe, None)
+    assert module._survey(volume).halo < 40
+
+
+def test_a_block_that_does_not_fit_is_told(monkeypatch):
+    def fails(*args, **options):
+        raise jax.errors.JaxRuntimeError('RESOURCE_EXHAUSTED: out of memory')
+
+    monkeypatch.setattr(module, '_follow_block', fails)
+    with pytest.raises(InputError, match=r'block: \(64, 64\), which with 13 voxels around'):
+        reconstruct_by_blocks(
+            np.ones((6, 7), bool), np.ones((6, 7, 2)), cell_radius=3, block=(64, 64)
+        )
+
+
 def test_room_on_the_device(monkeypatch):
     assert module.fits_device((10, 10, 10))
     assert not module.fits_device((2**11, 2**10, 2**10))
+    assert not module.fits_device((2**15, 8))
     monkeypatch.setattr(module, 'free_bytes', lambda device: 10**5)
     assert not module.fits_device((20, 20, 20))

@@ -14,7 +14,7 @@ from sxt_jax.core.errors import InputError
 from sxt_jax.core.volume import Volume
 from sxt_jax.data.targets import CELLS
 from sxt_jax.io import write_volume
-from sxt_jax.pipelines import segment_volume
+from sxt_jax.pipelines import evaluate_instances_report, segment_volume
 from sxt_jax.pipelines.evaluate_instances import evaluate_instances
 from sxt_jax.pipelines.evaluate_instances_report import report, save_evaluation
 from sxt_jax.pipelines.evaluation import Case, find_cases
@@ -222,7 +222,7 @@ def test_an_empty_prediction_scores_zero(folder: Path) -> None:
 )
 def test_what_makes_no_sense_is_told_before_work_begins(flags, told) -> None:
     with pytest.raises(InputError, match=told):
-        evaluate(Request(**flags))
+        evaluate(Request(**flags), tell=print)
 
 
 def test_cells_are_segmented_first_with_a_checkpoint(folder: Path, monkeypatch) -> None:
@@ -245,13 +245,26 @@ def test_cells_are_segmented_first_with_a_checkpoint(folder: Path, monkeypatch) 
         'output': str(folder / 'out'), 'checkpoint': 'W', 'instances': True,
     }  # fmt: skip
     with pytest.raises(InputError, match='cell_radius: not given'):
-        evaluate(Request(**flags))
-    text, files = evaluate(Request(**flags, cell_radius=4.0))
+        evaluate(Request(**flags), tell=print)
+    told: list[str] = []
+    files = evaluate(Request(**flags, cell_radius=4.0), tell=told.append)
     assert asked == [('W', True), (True, 4.0)]
-    assert 'Dice 0.556' in text
+    assert 'Dice 0.556' in told[0]
     assert {path.name for path in files} | {'a.mrc'} == {
         path.name for path in (folder / 'out').iterdir()
     }
+
+
+def test_scores_are_told_even_if_they_cannot_be_saved(folder: Path, monkeypatch) -> None:
+    def full(*_) -> None:
+        raise InputError('scores.csv', 'no space left', 'room')
+
+    monkeypatch.setattr(evaluate_instances_report, 'write_table', full)
+    told: list[str] = []
+    flags = {'truth': str(folder / 'truth'), 'prediction': str(folder / 'found')}
+    with pytest.raises(InputError, match='no space left'):
+        evaluate(Request(**flags, output=str(folder / 'out'), instances=True), tell=told.append)
+    assert 'Dice' in told[0]
 
 
 @pytest.mark.process

@@ -1,5 +1,7 @@
 """The 2-D network of Cellpose on slices in three orientations: from files to cells."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 
@@ -158,6 +160,11 @@ def test_slices_as_flat_as_those_of_the_training_stay_as_they_are(trained, monke
     for size in ((50.0,) * 3, (300.0, 100.0, 100.0), None):
         predict_slices(network, Volume(image, size), name='a', cell_radius=5)
     assert seen == [(1, 1, 1), (3, 1, 1), (1, 1, 1)]
+    unknown = dataclasses.replace(network, voxel_size_nm=None)
+    predict_slices(unknown, Volume(image, (300.0, 100.0, 100.0)), name='a', cell_radius=5)
+    published = dataclasses.replace(unknown, diameter_px=30.0)
+    predict_slices(published, Volume(image, (300.0, 100.0, 100.0)), name='a', cell_radius=5)
+    assert seen[3:] == [(1, 1, 1), (9, 3, 3)]
 
 
 @pytest.mark.parametrize(

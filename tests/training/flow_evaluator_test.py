@@ -1,7 +1,6 @@
 """Scores of foreground, flows and cells of whole volumes, of networks that draw what is asked."""
 
 import functools
-import os
 
 import numpy as np
 import pytest
@@ -146,8 +145,8 @@ def boxes():
 
 def test_volumes_too_large_for_the_memory_are_scored_in_parts(monkeypatch):
     ids = boxes()
-    total = os.sysconf('SC_PHYS_PAGES') * os.sysconf('SC_PAGE_SIZE')
-    monkeypatch.setattr(flow_evaluator, '_BYTES_PER_VOXEL', total / 2 / (9.5 * 24 * 24))
+    monkeypatch.setattr(flow_evaluator, '_BYTES_PER_VOXEL', 1000)
+    monkeypatch.setattr(flow_evaluator, 'host_bytes', lambda: 2 * 1000 * 9.5 * 24 * 24)
     asked, real = [], flow_evaluator.reconstruct_to_host
 
     def watched(foreground, *args, **options):
@@ -158,6 +157,15 @@ def test_volumes_too_large_for_the_memory_are_scored_in_parts(monkeypatch):
     found = score(predicted(ids, ids != 8, tanh_flows(ids)), **RADIUS)
     assert asked == [(8, 24, 24)] * 2
     assert (found['dice'], found['ap50']) == (7 / 8, 7 / 8)
+
+
+def test_without_true_cells_there_is_no_score_of_cells():
+    ids = cells()
+    nothing = predicted(np.zeros_like(ids), ids > 0, tanh_flows(ids))
+    assert score(**RADIUS) == {}
+    found = score(nothing, **RADIUS)
+    assert 'dice' not in found
+    assert 'validation/flow_loss' in found
 
 
 def test_the_radius_is_that_of_a_ball_with_the_median_volume():
