@@ -1,0 +1,1 @@
+"""Dense labels from sparse ones."""
