@@ -28,6 +28,7 @@ from benchmarks.harness import Case, Record
 from benchmarks.scenes import CELL_RADIUS, Scene, make_scenes, scored_case
 from benchmarks.stages import default_recipe, make_stages
 from sxt_jax.instances import Recipe, track
+from sxt_jax.instances.tracking import plan_steps
 from sxt_jax.plots.figures import GRAY, colour, new_figure, tidy
 
 EULER_STEPS = (8, 16, 32, 64, 128, 256)
@@ -78,9 +79,11 @@ def default_way(cell_radius: float = CELL_RADIUS) -> Way:
     recipe = default_recipe(cell_radius)
     assert recipe.n_steps is not None
     assert recipe.method == 'doubling'
-    n_doublings = math.ceil(math.log2(recipe.n_steps / recipe.n_direct))
-    n_steps = recipe.n_direct * 2**n_doublings
-    return Way(recipe.method, recipe.lookup, n_steps, recipe.n_direct, recipe.smoothing)
+    n_direct, n_doublings = plan_steps(
+        recipe.n_steps, method=recipe.method, n_direct=recipe.n_direct
+    )
+    n_steps = n_direct * 2**n_doublings
+    return Way(recipe.method, recipe.lookup, n_steps, n_direct, recipe.smoothing)
 
 
 def accuracy_cases(

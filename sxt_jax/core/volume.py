@@ -73,14 +73,18 @@ class Volume:
 
     def load(self) -> Volume:
         """The same volume with its voxels in host memory."""
-        data = self.data
-        if not isinstance(data, np.ndarray):
-            data = np.asarray(data[(slice(None),) * len(self.axes)])
-        return dataclasses.replace(self, data=data)
+        return dataclasses.replace(self, data=load(self.data))
 
     def with_data(self, data: Any, *, axes: str | None = None) -> Volume:
         """This volume's facts with other voxels on the same grid."""
         return dataclasses.replace(self, data=data, axes=axes or self.axes[: len(data.shape)])
+
+
+def load(data: ArrayLike) -> np.ndarray:
+    """All voxels, in host memory; an array stays as it is."""
+    if isinstance(data, np.ndarray):
+        return data
+    return np.asarray(data[(slice(None),) * len(data.shape)])
 
 
 def equal_sides(sizes: Sequence[float]) -> bool:

@@ -12,7 +12,7 @@ import numpy as np
 from sxt_jax.core.box import Box
 from sxt_jax.core.errors import InputError
 from sxt_jax.core.memory import free_host_bytes
-from sxt_jax.core.volume import ArrayLike, Volume, VoxelSize, slabs
+from sxt_jax.core.volume import ArrayLike, Volume, VoxelSize, load, slabs
 from sxt_jax.data.classes import IGNORE_INDEX, Classes, find_classes
 from sxt_jax.data.intensity import Intensity, NormalisedArray, fit_intensity, measure_affine
 from sxt_jax.io import Pair, open_volume
@@ -191,7 +191,7 @@ def prepare_examples(
         normalised = NormalisedArray(gray, measure_affine(intensity, gray, name=name))
         seen: Any = _View(normalised, lambda voxels: voxels, np.float32, channel=True)
         if in_memory:
-            seen, indices = seen[_everything(seen)], indices[_everything(indices)]
+            seen, indices = load(seen), load(indices)
         examples.append(Example(pair.name, seen, indices, voxel_size_nm))
         if on_volume is not None:
             on_volume()
@@ -292,10 +292,6 @@ def _resize(
         return gray, indices, None
     z, y, x = (s * n / m for s, n, m in zip(image.voxel_size_nm, image.shape, shape, strict=True))
     return gray, indices, (z, y, x)
-
-
-def _everything(data: ArrayLike) -> tuple[slice, ...]:
-    return (slice(None),) * len(data.shape)
 
 
 def fits_in_memory(n_bytes: int) -> bool:

@@ -11,6 +11,7 @@ import numpy as np
 
 from sxt_jax.core.atomic import atomic_path
 from sxt_jax.core.errors import InputError
+from sxt_jax.core.volume import load
 from sxt_jax.data.classes import IGNORE_INDEX, Classes
 from sxt_jax.data.datasets import Example, compute_checksum
 
@@ -59,7 +60,7 @@ def with_flows(
       The example with foreground as labels (0, 1, `IGNORE_INDEX`), int16, and flows, float16; the
       ids are its instances, in memory or read as they were.
     """
-    ids = np.asarray(example.labels[(slice(None),) * 3])
+    ids = load(example.labels)
     checksum = compute_checksum(ids)
 
     def labels() -> np.ndarray:

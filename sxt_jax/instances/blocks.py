@@ -28,7 +28,7 @@ from sxt_jax.core.blocks import Block, make_blocks
 from sxt_jax.core.devices import free_bytes, is_out_of_memory
 from sxt_jax.core.errors import InputError
 from sxt_jax.core.memory import free_host_bytes
-from sxt_jax.core.volume import ArrayLike
+from sxt_jax.core.volume import ArrayLike, load
 from sxt_jax.instances.quality import Evidence, flow_errors, judge
 from sxt_jax.instances.recipe import Recipe
 from sxt_jax.instances.reconstruct import check, check_values, prepare, reconstruct, table_length
@@ -76,15 +76,11 @@ def reconstruct_to_host(
     }  # fmt: skip
     if block is None and fits_device(foreground.shape):
         try:
-            return np.asarray(reconstruct(_load(foreground), _load(flows), **options))
+            return np.asarray(reconstruct(load(foreground), load(flows), **options))
         except jax.errors.JaxRuntimeError as error:
             if not is_out_of_memory(error):
                 raise
     return reconstruct_by_blocks(foreground, flows, block=block, on_block=on_block, **options)
-
-
-def _load(data: ArrayLike) -> np.ndarray:
-    return np.asarray(data[(slice(None),) * len(data.shape)])
 
 
 def fits_device(shape: Sequence[int]) -> bool:
@@ -310,7 +306,7 @@ def _select(volume: _Volume, instances: np.ndarray) -> np.ndarray:
     recipe, n_dims = volume.recipe, instances.ndim
     evidence = _weigh(volume, instances)
     keep = judge(evidence, recipe, voxel_size=volume.voxel_size, n_dims=n_dims)
-    number = np.where(keep, np.cumsum(keep), 0).astype(np.int32)
+    number = np.asarray(label_stats.new_numbers(keep))
     kept = _take(number, instances.reshape(-1)).reshape(instances.shape)
     return components_by_blocks(kept, block=volume.block) if recipe.split else kept
 
@@ -325,15 +321,15 @@ def _weigh(volume: _Volume, instances: np.ndarray) -> Evidence:
         for rows in _chunks(flat.size):
             counts += np.bincount(flat[rows], minlength=n)
         return Evidence(jnp.asarray(counts))
-    moments = _sum_over_blocks(volume, instances, _moments_of_block)
+    moments = _sum_over_blocks(volume, instances, n, _moments_of_block)
     sizes = np.maximum(moments[:, 0], 1)
     centroids = moments[:, 1 : 1 + instances.ndim] / sizes[:, None]
     shares = errors = axes = None
     if shared:
-        shares = _sum_over_blocks(volume, instances, _foreground_of_block) / sizes
+        shares = _sum_over_blocks(volume, instances, n, _foreground_of_block) / sizes
     if flowing:
         towards = functools.partial(_flow_errors_of_block, centroids=centroids)
-        errors = _sum_over_blocks(volume, instances, towards) / sizes
+        errors = _sum_over_blocks(volume, instances, n, towards) / sizes
     if recipe.min_axis_ratio > 0:
         second = moments[:, 1 + instances.ndim :].reshape(n, instances.ndim, -1)
         outer = centroids[:, :, None] * centroids[:, None, :]
@@ -345,10 +341,9 @@ def _weigh(volume: _Volume, instances: np.ndarray) -> Evidence:
 
 
 def _sum_over_blocks(
-    volume: _Volume, instances: np.ndarray, of_block: Callable[..., np.ndarray]
+    volume: _Volume, instances: np.ndarray, n: int, of_block: Callable[..., np.ndarray]
 ) -> np.ndarray:
     """[n, …] float64 sum of `of_block(volume, block, own instances, n_labels)`."""
-    n = int(instances.max()) + 1
     n_labels = table_length(n - 1)
     reach = [max(gaussian_radius(volume.recipe.smoothing), ball) for ball in volume.ball()]
     total: Any = 0

@@ -268,9 +268,13 @@ def relabel(instances: jax.Array, keep: jax.Array) -> jax.Array:
     Returns:
       int32 of the shape of `instances`.
     """
+    return new_numbers(keep).at[jnp.maximum(instances, 0)].get(mode='fill', fill_value=0)
+
+
+def new_numbers(keep: jax.Array) -> jax.Array:
+    """[n] int32: by label the number that `relabel` gives it, 0 if it is taken away."""
     keep = keep.at[0].set(False)
-    number = jnp.where(keep, jnp.cumsum(keep.astype(jnp.int32)), 0)
-    return number.at[jnp.maximum(instances, 0)].get(mode='fill', fill_value=0)
+    return jnp.where(keep, jnp.cumsum(keep.astype(jnp.int32)), 0)
 
 
 class _Runs(NamedTuple):

@@ -9,7 +9,7 @@ import numpy as np
 from sxt_jax.io import write_json, write_table
 from sxt_jax.pipelines.evaluate_instances import AP_COLUMNS, PER_CELL, InstanceEvaluation
 from sxt_jax.pipelines.evaluation import Columns, groups
-from sxt_jax.pipelines.evaluation_report import align, records
+from sxt_jax.pipelines.evaluation_report import align, records, with_notes
 from sxt_jax.plots import cell_score_boxes, save_figure
 
 _HEADS = {
@@ -33,9 +33,7 @@ def report(evaluation: InstanceEvaluation) -> str:
     means = _means(evaluation.summary, thresholds, spread=False)
     parts.append('AP at each IoU, mean over volumes\n' + means)
     parts.append('\n'.join(_over_cells(evaluation)))
-    if evaluation.notes:
-        parts.append('\n'.join(f'note: {note}' for note in evaluation.notes))
-    return '\n\n'.join(parts)
+    return with_notes(parts, evaluation.notes)
 
 
 def save_evaluation(evaluation: InstanceEvaluation, output: str | Path) -> list[Path]:

@@ -28,9 +28,7 @@ def report(evaluation: Evaluation) -> str:
     parts.append('mean ± SD over volumes\n' + _summary(evaluation.summary))
     if evaluation.tests:
         parts.append('paired t-test, prediction − truth\n' + _tests(evaluation.tests))
-    if evaluation.notes:
-        parts.append('\n'.join(f'note: {note}' for note in evaluation.notes))
-    return '\n\n'.join(parts)
+    return with_notes(parts, evaluation.notes)
 
 
 def save_evaluation(evaluation: Evaluation, output: str | Path) -> list[Path]:
@@ -60,6 +58,12 @@ def save_evaluation(evaluation: Evaluation, output: str | Path) -> list[Path]:
         files.append('tests.csv')
     save_figure(output / 'scores.png', scores_by_class(evaluation.scores))
     return [output / name for name in (*files, 'scores.png')]
+
+
+def with_notes(parts: Sequence[str], notes: Sequence[str]) -> str:
+    """Paragraphs, and the notes as the last one if there are any."""
+    told = ['\n'.join(f'note: {note}' for note in notes)] if notes else []
+    return '\n\n'.join([*parts, *told])
 
 
 def records(columns: Columns) -> list[dict[str, Any]]:

@@ -6,8 +6,6 @@ tests/pipelines/reconstruct_instances_test.
 
 from __future__ import annotations
 
-import pathlib
-
 import numpy as np
 import pytest
 from scipy import ndimage
@@ -18,8 +16,7 @@ from sxt_jax.instances import Recipe, labels_to_flows, reconstruct
 from sxt_jax.io import read_volume, write_volume
 from sxt_jax.metrics import average_precision, contingency_table, matched_dice
 from sxt_jax.pipelines.reconstruct_instances import reconstruct_file
-
-FIXTURE = pathlib.Path(__file__).parents[1] / 'fixtures' / 'cellpose3d_instances.npz'
+from tests.instances.reconstruct_test import read_published
 
 # One shape and one cell radius for most tests, so that one program serves them.
 SHAPES = {2: (44, 48), 3: (18, 44, 48)}
@@ -265,9 +262,6 @@ def test_default_is_no_worse_than_any_published_run_of_touching_cells(name, touc
 
 @pytest.fixture(scope='module')
 def touching():
-    with np.load(FIXTURE) as file:
-        arrays = dict(file)
-    foreground = arrays['fg_map'].astype(np.float32) / 256
-    flows = -np.stack([arrays[f'flow_{axis}'] for axis in 'xyz'], -1).astype(np.float32) / 256
+    arrays, foreground, flows = read_published()
     found = np.asarray(reconstruct(foreground, flows, cell_radius=8))
     return found, arrays['true_labels'], arrays

@@ -31,13 +31,18 @@ RECIPES = {
 }
 
 
-@pytest.fixture(scope='module')
-def published():
+def read_published():
+    """What the released code made of a volume: all arrays, and its foreground and flows."""
     with np.load(FIXTURE) as file:
         arrays = dict(file)
     foreground = arrays['fg_map'].astype(np.float32) / 256
     flows = -np.stack([arrays[f'flow_{axis}'] for axis in 'xyz'], -1).astype(np.float32) / 256
     return arrays, foreground, flows
+
+
+@pytest.fixture(scope='module')
+def published():
+    return read_published()
 
 
 @pytest.mark.parametrize('name', RECIPES)
