@@ -5,6 +5,7 @@ from sxt_jax.plots.figures import save_figure
 from sxt_jax.plots.matching import cell_score_boxes
 from sxt_jax.plots.measurements import predicted_against_true, scores_by_class
 from sxt_jax.plots.overlays import orthogonal_slices, side_by_side
+from sxt_jax.plots.training_sets import training_set_curves
 
 __all__ = [
     'cell_score_boxes',
@@ -14,4 +15,5 @@ __all__ = [
     'save_figure',
     'scores_by_class',
     'side_by_side',
+    'training_set_curves',
 ]
