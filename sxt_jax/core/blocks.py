@@ -8,6 +8,8 @@ from itertools import product
 
 from sxt_jax.core.box import Box
 
+SMALLEST_BUCKET = 16
+
 
 @dataclasses.dataclass(frozen=True)
 class Block:
@@ -48,3 +50,12 @@ def make_blocks(
         # At the end of an axis the region begins earlier, so that it is full.
         start = [min(f, n - r) for f, n, r in zip(first, shape, region, strict=True)]
         yield Block(core, Box.of_shape(region, start))
+
+
+def bucket(size: int) -> int:
+    """`size` rounded up to one of eight sizes per octave, at most 1/8 more.
+
+    Kernels compiled for a bucket serve all volumes in it.
+    """
+    step = max(SMALLEST_BUCKET, 1 << max(0, size.bit_length() - 4))
+    return -(-size // step) * step

@@ -9,20 +9,11 @@ from typing import Any, TypeVar
 
 import numpy as np
 
+from sxt_jax.core.blocks import bucket
 from sxt_jax.core.tiles import TileGrid
 
 T = TypeVar('T')
 Held = tuple[int, np.ndarray]  # number of the first slice, and slices
-SMALLEST_BUCKET = 16
-
-
-def bucket(size: int) -> int:
-    """`size` rounded up to one of eight sizes per octave, at most 1/8 more.
-
-    Kernels compiled for a bucket serve all volumes in it.
-    """
-    step = max(SMALLEST_BUCKET, 1 << max(0, size.bit_length() - 4))
-    return -(-size // step) * step
 
 
 @dataclasses.dataclass(frozen=True)

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from sxt_jax.core.tiles import make_grid
-from sxt_jax.inference.slabs import bucket, make_plan, mirror_indices, read_slabs, work_ahead
+from sxt_jax.core.blocks import bucket
+from sxt_jax.inference.slabs import make_plan, mirror_indices, read_slabs, work_ahead
 
 
 class CountingReader:

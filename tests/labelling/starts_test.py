@@ -6,13 +6,18 @@ import numpy as np
 import pytest
 
 from sxt_jax.core.errors import InputError
-from sxt_jax.labelling.starts import find_starts
+from sxt_jax.labelling.gray import GrayLevels
+from sxt_jax.labelling.starts import find_starts, labelled_slices
 
 SHAPE = (7, 8, 9)
 
 
 def _image():
     return np.random.default_rng(0).integers(0, 256, SHAPE).astype(np.uint8)
+
+
+def _starts(image, labels, **options):
+    return find_starts(GrayLevels(image, percentiles=(0, 100)), labels, **options)
 
 
 def _variance(image, labels, z, y, x):
@@ -32,22 +37,21 @@ def test_all_voxels_of_labelled_slices_start_walks_of_their_label():
     labels[2, 2:6, 3:7] = 5
     labels[2, 3, 4] = -1
     labels[5, 0:2, 0] = 2
-    starts = find_starts(image, labels)
+    starts = _starts(image, labels)
     assert list(starts) == [0, 2, 5]
     for label, found in starts.items():
         expected = [tuple(p) for p in np.argwhere(labels == label) if p[0] in (2, 5)]
         places = np.stack(np.unravel_index(found.voxels, SHAPE), 1)
         assert [tuple(p) for p in places] == expected
-        np.testing.assert_array_equal(found.gray, [image[place] for place in expected])
+        np.testing.assert_array_equal(found.levels, [2.0 * image[place] for place in expected])
         variances = [_variance(image, labels, *place) for place in expected]
-        np.testing.assert_allclose(found.variances, variances, rtol=1e-6)
-    assert starts[5].voxels.dtype == np.int32
+        np.testing.assert_allclose(found.variances / 4, variances, rtol=1e-6)
 
 
 def test_a_flat_image_has_the_least_variance():
     image, labels = np.full(SHAPE, 9, np.uint8), np.zeros(SHAPE, np.uint8)
     labels[3, 2:5, 2:5] = 1
-    assert (find_starts(image, labels)[1].variances == 1).all()
+    assert (_starts(image, labels)[1].variances == 4).all()
 
 
 def test_slices_that_cross_are_told_apart_and_their_voxels_start_once():
@@ -56,7 +60,7 @@ def test_slices_that_cross_are_told_apart_and_their_voxels_start_once():
     labels = np.zeros_like(truth)
     for index in ((3,), (slice(None), 4), (slice(None), slice(None), 5)):
         labels[index] = truth[index]
-    starts = find_starts(image, labels, axes='zyx')
+    starts = _starts(image, labels, axes='zyx')
     inside = np.zeros(SHAPE, bool)
     inside[3], inside[:, 4], inside[:, :, 5] = True, True, True
     for label in (0, 1):
@@ -64,18 +68,29 @@ def test_slices_that_cross_are_told_apart_and_their_voxels_start_once():
         np.testing.assert_array_equal(np.sort(starts[label].voxels), expected)
     # The first orientation counts where slices cross.
     (crossing,) = np.flatnonzero(starts[1].voxels == np.ravel_multi_index((3, 4, 5), SHAPE))
-    assert starts[1].variances[crossing] == pytest.approx(_variance(image, labels, 3, 4, 5))
+    assert starts[1].variances[crossing] / 4 == pytest.approx(_variance(image, labels, 3, 4, 5))
     # Without that, every slice that is crossed counts as labelled.
-    n = sum(len(found.voxels) for found in find_starts(image, labels).values())
+    n = sum(len(found.voxels) for found in _starts(image, labels).values())
     assert n == 5 * SHAPE[1] * SHAPE[2]
 
 
 def test_nothing_labelled():
-    assert find_starts(_image(), np.zeros(SHAPE, np.uint8)) == {}
+    assert _starts(_image(), np.zeros(SHAPE, np.uint8)) == {}
+
+
+def test_voxels_without_a_label_start_no_walks_where_their_value_is_given():
+    labels = np.full(SHAPE, 255, np.uint8)
+    labels[2] = 0  # all background: a labelled slice
+    labels[4, 2:5, 2:6] = 7
+    assert labelled_slices(labels, unlabelled=255) == {'xy': [2, 4]}
+    starts = _starts(_image(), labels, unlabelled=255)
+    assert {label: len(found.voxels) for label, found in starts.items()} == {0: 8 * 9, 7: 3 * 4}
 
 
 def test_what_is_wrong_is_told():
-    with pytest.raises(InputError, match='same shape'):
-        find_starts(_image(), np.zeros((7, 8, 8), np.uint8))
+    with pytest.raises(InputError, match='shape of the image'):
+        _starts(_image(), np.zeros((7, 8, 8), np.uint8))
+    with pytest.raises(InputError, match='integers'):
+        _starts(_image(), np.zeros(SHAPE))
     with pytest.raises(InputError, match='axes'):
-        find_starts(_image(), np.zeros(SHAPE, np.uint8), axes='x')
+        _starts(_image(), np.zeros(SHAPE, np.uint8), axes='x')

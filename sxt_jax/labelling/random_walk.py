@@ -1,0 +1,239 @@
+"""Random walks over an image: which voxels are visited from where (Biomedisa, Lösel et al. 2020).
+
+A walker that started at gray value B steps to one of the six neighbours with a probability in
+proportion to exp(−(B − I)² / 2σ²) of the neighbour's gray value I; B and σ² stay those of its
+start. Outside of the volume the gray value is 0; a step that would leave it is not taken, but
+counts as one.
+
+Walks are done block by block: a walker that comes to the rim of the region around its block stops
+there and goes on from the block that it has come to. So a volume may be larger than any memory, and
+where no walk comes nothing is done. Random numbers are a function of seed, start, walk and step
+alone: hits do not depend on blocks, groups, threads or devices.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import threading
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from sxt_jax.core.blocks import Block, make_blocks
+from sxt_jax.core.box import Box
+from sxt_jax.core.errors import InputError
+from sxt_jax.core.volume import ArrayLike
+from sxt_jax.labelling.neighbours import pack_neighbours
+from sxt_jax.labelling.walkers import Group, Region
+
+# Walkers that move together: on a CPU they stay in the caches, elsewhere they fill the device.
+_WALKERS_CPU = 2**14
+_WALKERS = 2**20
+_BLOCK_CPU = 128
+_BLOCK = 384
+# A region reaches this many standard deviations of a free walk beyond its block, within limits:
+# few walkers come to its rim.
+_DEVIATIONS = 3
+_HALO = (16, 64)
+
+
+class Starts(NamedTuple):
+    """Where walks start, and what is theirs all the way; n starts.
+
+    Attributes:
+      voxels: [n] int64 flat index of the voxel, rising.
+      levels: [n] float32 gray value B, in the levels of the image.
+      variances: [n] float32 σ², in squared levels, above 0.
+    """
+
+    voxels: np.ndarray
+    levels: np.ndarray
+    variances: np.ndarray
+
+
+class _Walkers(NamedTuple):
+    """Walkers that are on their way; n of them.
+
+    Attributes:
+      starts: [n] number of the start.
+      walks: [n] number of the walk of this start.
+      voxels: [n] flat index, in the volume, of where they are.
+      steps: [n] how many steps they have made.
+    """
+
+    starts: np.ndarray
+    walks: np.ndarray
+    voxels: np.ndarray
+    steps: np.ndarray
+
+    def take(self, which: Any) -> _Walkers:
+        return _Walkers(*(column[which] for column in self))
+
+
+def add_hits(
+    hits: np.ndarray,
+    levels: ArrayLike,
+    starts: Starts,
+    *,
+    seed: int,
+    walks: range,
+    n_steps: int,
+    devices: Sequence[jax.Device] | None = None,
+    on_walks: Callable[[int], Any] | None = None,
+) -> None:
+    """Add how often each voxel is entered by walks of all starts; starting does not count.
+
+    Args:
+      hits: [z, y, x] int32, changed in place.
+      levels: [z, y, x] uint16 gray levels below 512; read block by block where walkers come.
+      starts: where walks start.
+      seed: of the random numbers, 0 … 2³² − 1.
+      walks: which walks of each start, such as `range(10)`.
+      n_steps: steps of each walk.
+      devices: that share the walks; None: all of this process.
+      on_walks: called with the number of walks that have come to their end, from several threads.
+
+    Raises:
+      InputError: another rank or dtype, or a number that is negative.
+    """
+    _check(hits, levels, seed, n_steps)
+    workers = _workers(devices)
+    walk = _Walk(hits, levels, starts, seed, n_steps, workers, on_walks or (lambda n: None))
+    waiting: list[_Walkers] = []
+    for block, here in walk.by_block(starts.voxels):
+        waiting += walk.through(block, _set_out(starts, here, walks, size=walk.group_size))
+    while waiting:
+        walkers = _Walkers(*(np.concatenate(columns) for columns in zip(*waiting, strict=True)))
+        waiting = []
+        for block, here in walk.by_block(walkers.voxels):
+            # Those with equally much left to do go together.
+            order = here[np.argsort(walkers.steps[here], kind='stable')]
+            parts = range(0, len(order), walk.group_size)
+            groups = (walkers.take(order[first : first + walk.group_size]) for first in parts)
+            waiting += walk.through(block, groups)
+
+
+def _workers(devices: Sequence[jax.Device] | None) -> list[jax.Device]:
+    """The devices of the threads that share the walks.
+
+    Loops of one program run on one core: on CPUs there are as many threads as cores.
+    """
+    devices = list(devices) if devices is not None else jax.local_devices()
+    if devices[0].platform != 'cpu':
+        return devices
+    return [devices[i % len(devices)] for i in range(max(os.cpu_count() or 1, len(devices)))]
+
+
+def _set_out(starts: Starts, here: np.ndarray, walks: range, *, size: int) -> Iterator[_Walkers]:
+    """All walks of these starts in groups; those of one start are together, near each other."""
+    n = len(here) * len(walks)
+    for first in range(0, n, size):
+        number = np.arange(first, min(n, first + size))
+        of = here[number // len(walks)]
+        which = walks.start + number % len(walks)
+        yield _Walkers(of, which, starts.voxels[of], np.zeros(len(of), np.int64))
+
+
+@dataclasses.dataclass(frozen=True)
+class _Walk:
+    """What is the same for all walkers, and where they leave their hits."""
+
+    hits: np.ndarray
+    levels: ArrayLike
+    starts: Starts
+    seed: int
+    n_steps: int
+    workers: Sequence[jax.Device]
+    on_walks: Callable[[int], Any]
+
+    @property
+    def _on_cpu(self) -> bool:
+        return self.workers[0].platform == 'cpu'
+
+    @property
+    def group_size(self) -> int:
+        return _WALKERS_CPU if self._on_cpu else _WALKERS
+
+    def by_block(self, voxels: np.ndarray) -> Iterator[tuple[Block, np.ndarray]]:
+        """Blocks with the numbers of the voxels in their core, where there are any."""
+        shape = self.levels.shape
+        side = _BLOCK_CPU if self._on_cpu else _BLOCK
+        halo = int(np.clip(np.ceil(_DEVIATIONS * np.sqrt(self.n_steps / 3)), *_HALO))
+        blocks = list(make_blocks(shape, block=[side] * 3, halo=[halo] * 3))
+        counts = [-(-length // side) for length in shape]
+        places = [place // side for place in np.unravel_index(voxels, shape)]
+        owners = np.ravel_multi_index(places, counts)
+        order = np.argsort(owners, kind='stable')
+        bounds = np.searchsorted(owners, np.arange(len(blocks) + 1), sorter=order)
+        for block, first, last in zip(blocks, bounds, bounds[1:], strict=False):
+            if last > first:
+                yield block, order[first:last]
+
+    def through(self, block: Block, groups: Iterable[_Walkers]) -> list[_Walkers]:
+        """Add the hits in a block's region; walkers that have come to its rim are returned."""
+        words, queue = pack_neighbours(self.levels, block.region), _Shared(groups)
+
+        def work(device: jax.Device) -> tuple[np.ndarray, list[_Walkers]] | None:
+            region, stopped = None, []
+            for walkers in queue:
+                region = region or Region(words, block.region.shape, device)
+                stopped.append(self._go(region, block.region, walkers))
+            return None if region is None else (region.hits_to_host(), stopped)
+
+        with ThreadPoolExecutor(len(self.workers)) as pool:
+            try:
+                results = [result for result in pool.map(work, self.workers) if result]
+            except BaseException:
+                queue.close()  # an interruption: the others end after their group
+                raise
+        for entered, _ in results:
+            self.hits[block.region.slices] += entered
+        return [walkers for _, stopped in results for walkers in stopped if len(walkers.steps)]
+
+    def _go(self, region: Region, box: Box, walkers: _Walkers) -> _Walkers:
+        """Let walkers go to their end or to the rim of the region; the latter are returned."""
+        shape, corner = self.levels.shape, np.asarray(box.start)[:, None]
+        places = np.asarray(np.unravel_index(walkers.voxels, shape)) - corner
+        voxels = np.ravel_multi_index(tuple(places), box.shape)
+        levels, variances = (column[walkers.starts] for column in self.starts[1:])
+        group = Group(voxels, walkers.steps, levels, variances, walkers.starts, walkers.walks)
+        ends, steps = region.walk(group, seed=self.seed, n_steps=self.n_steps)
+        rest = np.flatnonzero(steps < self.n_steps)
+        places = np.asarray(np.unravel_index(ends[rest], box.shape)) + corner
+        self.on_walks(len(steps) - len(rest))
+        return walkers.take(rest)._replace(
+            voxels=np.ravel_multi_index(tuple(places), shape), steps=steps[rest]
+        )
+
+
+class _Shared:
+    """An iterator that several threads take from."""
+
+    def __init__(self, items: Iterable[_Walkers]) -> None:
+        self._items, self._lock = iter(items), threading.Lock()
+
+    def __iter__(self) -> Iterator[_Walkers]:
+        while True:
+            with self._lock:
+                item = next(self._items, None)
+            if item is None:
+                return
+            yield item
+
+    def close(self) -> None:
+        with self._lock:
+            self._items = iter(())
+
+
+def _check(hits: np.ndarray, levels: ArrayLike, seed: int, n_steps: int) -> None:
+    if len(levels.shape) != 3 or levels.dtype != np.uint16:
+        raise InputError('levels', f'{levels.dtype} {list(levels.shape)}', 'uint16 [z, y, x]')
+    if hits.shape != tuple(levels.shape) or hits.dtype != np.int32:
+        raise InputError('hits', f'{hits.dtype} {list(hits.shape)}', f'int32 {list(levels.shape)}')
+    for name, number in (('seed', seed), ('n_steps', n_steps)):
+        if not 0 <= number < (2**32 if name == 'seed' else 2**31):
+            raise InputError(name, f'{number}', '0 … 2³¹ − 1, seeds to 2³² − 1')
