@@ -1,1 +1,14 @@
 """Dense labels from sparse ones."""
+
+from sxt_jax.labelling.interpolate import Interpolation, interpolate
+from sxt_jax.labelling.starts import given_voxels, labelled_slices
+from sxt_jax.labelling.suggestions import Suggestion, suggest_slices
+
+__all__ = [
+    'Interpolation',
+    'Suggestion',
+    'given_voxels',
+    'interpolate',
+    'labelled_slices',
+    'suggest_slices',
+]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 
@@ -87,6 +88,21 @@ def labelled_slices(
         labelled = [_is_labelled(part, crossed=len(axes) > 1) for part in parts]
         found[plane] = np.flatnonzero(np.concatenate(labelled)).tolist()
     return found
+
+
+def given_voxels(
+    sparse_labels: np.ndarray, *, axes: str = 'z', unlabelled: int | None = None
+) -> Iterator[tuple[tuple[Any, ...], np.ndarray]]:
+    """Each labelled slice: its index in the volume, and a mask of which of its voxels have labels.
+
+    Args:
+      sparse_labels, axes, unlabelled: see `labelled_slices`.
+    """
+    for plane, numbers in labelled_slices(sparse_labels, axes=axes, unlabelled=unlabelled).items():
+        for number in numbers:
+            index: tuple[Any, ...] = (*(slice(None),) * ORIENTATIONS[plane][0], number)
+            labels = sparse_labels[index]
+            yield index, (labels >= 0) & (labels != unlabelled)
 
 
 def _is_labelled(present: np.ndarray, *, crossed: bool) -> np.ndarray:
