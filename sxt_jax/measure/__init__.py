@@ -1,7 +1,19 @@
 """Measures of segmented objects in physical units: shape, surface, absorption."""
 
+from sxt_jax.measure.repair import is_closed, repair
 from sxt_jax.measure.surface import Surface, surface_mesh
 from sxt_jax.measure.surface_files import write_surface
 from sxt_jax.measure.table import classes, objects, volume_and_surface
+from sxt_jax.measure.z_smoothing import smooth_along_z
 
-__all__ = ['Surface', 'classes', 'objects', 'surface_mesh', 'volume_and_surface', 'write_surface']
+__all__ = [
+    'Surface',
+    'classes',
+    'is_closed',
+    'objects',
+    'repair',
+    'smooth_along_z',
+    'surface_mesh',
+    'volume_and_surface',
+    'write_surface',
+]

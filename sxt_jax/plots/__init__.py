@@ -5,6 +5,7 @@ from sxt_jax.plots.figures import save_figure
 from sxt_jax.plots.matching import cell_score_boxes
 from sxt_jax.plots.measurements import predicted_against_true, scores_by_class
 from sxt_jax.plots.overlays import orthogonal_slices, side_by_side
+from sxt_jax.plots.scene import surface_scene
 from sxt_jax.plots.training_sets import training_set_curves
 
 __all__ = [
@@ -15,5 +16,6 @@ __all__ = [
     'save_figure',
     'scores_by_class',
     'side_by_side',
+    'surface_scene',
     'training_set_curves',
 ]
