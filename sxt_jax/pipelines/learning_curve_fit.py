@@ -108,9 +108,9 @@ def fit_curves(points: Columns, *, targets: Sequence[float]) -> Columns:
         sd = points['sd'][chosen] if 'sd' in points else None
         curve = fit_learning_curve(x, y, sd=sd)
         for target in targets:
-            ends = solve_interval(x, y, target=target, sd=sd, confidence=_CONFIDENCE)
-            needed = curve.solve(target) if curve.a > 0 or target <= 1 - curve.b else np.inf
-            told = {'target': target, 'n_needed': needed, 'low': ends[0], 'high': ends[1]}
+            low, high = solve_interval(x, y, target=target, sd=sd, confidence=_CONFIDENCE)
+            ends = {'low': low, 'high': high}
+            told = {'target': target, 'n_needed': _solve(curve, target, x), **ends}
             told |= {'a': curve.a, 'b': curve.b, 'rms_error': curve.rms_error}
             rows.append({**which, **told, 'n_points': len(x), 'largest': x.max()})
     return to_columns(rows)
@@ -175,6 +175,13 @@ def check_reached(fits: Columns) -> None:
     if not np.isfinite(fits['n_needed']).any():
         targets = ', '.join(f'{target:g}' for target in sorted(set(fits['target'].tolist())))
         raise InputError('target', f'Dice {targets}, which no curve reaches', 'curves that rise')
+
+
+def _solve(curve: LearningCurve, target: float, x: np.ndarray) -> float:
+    """Tomograms that reach a target; of a curve that falls, none if all that were tried do."""
+    if curve.a > 0:
+        return curve.solve(target)
+    return 0.0 if curve(x.max()) >= target else math.inf
 
 
 def _cell(row: Mapping[str, str | None], name: str, path: Path, line: int) -> Any:
