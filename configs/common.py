@@ -27,6 +27,9 @@ def get_config() -> ConfigDict:
     data.validation = ''  # folder of pairs to validate on; empty: a part of the training data
     data.validation_labels = ''
     data.validation_fraction = 0.2
+    data.unlabelled = ''  # folder of tomograms without labels, for networks that give the image
+    data.unlabelled_slices = 0  # most of their slices drawn in an epoch; 0: all
+    data.empty_slices = 'background'  # what slices without any label are, for masks: or unlabelled
     data.dataset = ''  # data set of the images, in HDF5 and OME-Zarr
     data.label_dataset = ''  # data set of the labels, likewise
     data.classes = ''  # 'cell=1,bead=2'; empty: the values that occur in the labels
@@ -39,6 +42,7 @@ def get_config() -> ConfigDict:
     data.stride = (32, 32, 32)  # of 'strided'
     data.foreground_probability = 0.0  # not of 'strided': share of patches centred on a class
     data.exchange_axes = 0.0  # not of 'strided': share of patches of which two axes are exchanged
+    data.repeats = 1  # of 'each': how often every volume, or labelled slice, is drawn in an epoch
     data.steps_per_epoch = 0  # 0: as many as show all voxels (each: all volumes) once
 
     config.augmentation = augmentation = ConfigDict()  # see sxt_jax/data/augment.py
@@ -76,6 +80,11 @@ def get_config() -> ConfigDict:
     loss.dice = 0.0
     config.class_balance = False  # weigh classes by 1 / frequency in the cross-entropy
 
+    config.mask = mask = ConfigDict()  # where one class and the image are learnt (double_decoder)
+    mask.label_weight = 0.99  # in the loss of labelled slices; the rest is the image's
+    mask.ssim_weight = 0.5  # in the loss of unlabelled slices; the rest is the Huber loss's
+    mask.huber_delta = 0.1  # of all Huber losses
+
     config.optimizer = optimizer = ConfigDict()
     optimizer.name = 'adam'  # sgd, adam, adamw, radam
     optimizer.learning_rate = 1e-3
@@ -101,7 +110,8 @@ def get_config() -> ConfigDict:
     checkpoint.evaluate_every = 1  # epochs; a checkpoint is saved at each validation
     checkpoint.every_steps = 0  # further checkpoints; 0: none
     checkpoint.keep = 2  # newest checkpoints kept, besides the best
-    checkpoint.patience = 0  # validations without a better score after which to stop; 0: never
+    checkpoint.patience = 0  # validations without a better one after which to stop; 0: never
+    checkpoint.plateau = 'dice'  # by which one is better; of masks also 'validation/loss'
     return config
 
 
@@ -110,6 +120,28 @@ def cellpose3d() -> ConfigDict:
     model = ConfigDict()
     model.name = 'cellpose3d'
     model.features = 16  # channels of full resolution
+    return model
+
+
+def double_decoder() -> ConfigDict:
+    """The fields of `sxt_jax.models.DoubleDecoder`, as published."""
+    model = ConfigDict()
+    model.name = 'double_decoder'
+    model.width = 64  # channels of full resolution, of which all others are multiples
+    model.heads = ('image', 'label')  # 'label' alone: supervised training only
+    model.norm_momentum = 0.99
+    for part, blocks in (('encoder', 1), ('image', 1), ('label', 2)):
+        model[f'{part}_filters'] = config_dict.placeholder(tuple)  # None: multiples of the width
+        model[f'{part}_kernels'] = config_dict.placeholder(tuple)  # None: all 3
+        model[f'{part}_blocks'] = blocks
+        model[f'{part}_depth'] = 2
+        model[f'{part}_add'] = False
+    model.image_skips = False
+    model.label_skips = True
+    model.neck_filters = config_dict.placeholder(int)  # None: 16 times the width
+    model.neck_kernels = (1, 2, 3)
+    model.neck_depth = 4
+    model.neck_add = False
     return model
 
 

@@ -200,6 +200,7 @@ def label_loss(
     *,
     label_weight: float = 0.99,
     delta: float = 0.1,
+    weights: jax.Array | None = None,
 ) -> jax.Array:
     """Huber losses of label and reconstruction: deep_sxt's loss of labelled slices.
 
@@ -210,31 +211,43 @@ def label_loss(
       image: the same shape, standardised.
       label_weight: of the label, the rest is the image's.
       delta: of both Huber losses.
+      weights: how much each pixel's label counts, of the label's shape; None: all the same.
 
     Returns:
       [b] float32.
     """
-    of_label = huber(label_prediction, label, delta=delta)
+    of_label = huber(label_prediction, label, delta=delta, weights=weights)
     of_image = huber(image_prediction, image, delta=delta)
     return label_weight * of_label + (1 - label_weight) * of_image
 
 
-def label_only_loss(prediction: jax.Array, label: jax.Array, *, delta: float = 0.1) -> jax.Array:
+def label_only_loss(
+    prediction: jax.Array,
+    label: jax.Array,
+    *,
+    delta: float = 0.1,
+    weights: jax.Array | None = None,
+) -> jax.Array:
     """Huber loss of the label: deep_sxt's where the reconstruction is not trained.
 
     Args:
       prediction: [b, …] float, after tanh.
       label: the same shape, −1 … 1.
       delta: of the Huber loss.
+      weights: how much each pixel counts, of the same shape; None: all the same.
 
     Returns:
       [b] float32.
     """
-    return huber(prediction, label, delta=delta)
+    return huber(prediction, label, delta=delta, weights=weights)
 
 
 def label_accuracy(
-    prediction: jax.Array, label: jax.Array, *, tolerance: float = 0.01
+    prediction: jax.Array,
+    label: jax.Array,
+    *,
+    tolerance: float = 0.01,
+    weights: jax.Array | None = None,
 ) -> jax.Array:
     """Share of pixels whose label is met, as published training of deep_sxt reports it.
 
@@ -244,13 +257,15 @@ def label_accuracy(
       prediction: [b, …] float, after tanh.
       label: the same shape, −1 … 1.
       tolerance: what may be missing, of labels mapped to 0 … 1.
+      weights: how much each pixel counts, of the same shape; None: all the same.
 
     Returns:
       [b] float32, 0 … 1.
     """
     _check_same(prediction, label)
     a, b = (jnp.clip(0.5 * (v.astype(jnp.float32) + 1), 0, 1) for v in (prediction, label))
-    return _share(jnp.abs(a - b) <= tolerance)
+    met = (jnp.abs(a - b) <= tolerance).astype(jnp.float32)
+    return _mean(met, jnp.ones_like(met) if weights is None else weights)
 
 
 def image_accuracy(prediction: jax.Array, image: jax.Array) -> jax.Array:
@@ -267,7 +282,8 @@ def image_accuracy(prediction: jax.Array, image: jax.Array) -> jax.Array:
     """
     _check_same(prediction, image)
     image = image.astype(jnp.float32)
-    return _share(jnp.abs(image - prediction) <= jnp.std(image))
+    met = (jnp.abs(image - prediction) <= jnp.std(image)).astype(jnp.float32)
+    return _mean(met, jnp.ones_like(met))
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(1, 2))
@@ -305,10 +321,6 @@ _blur.defvjp(_blur_forward, _blur_backward)
 def _check_same(prediction: jax.Array, target: jax.Array) -> None:
     if prediction.shape != target.shape:
         raise ValueError(f'prediction {prediction.shape} and target {target.shape} differ in shape')
-
-
-def _share(met: jax.Array) -> jax.Array:
-    return jnp.mean(met.astype(jnp.float32), tuple(range(1, met.ndim)))
 
 
 def _check(scores: jax.Array, labels: jax.Array) -> None:

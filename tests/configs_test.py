@@ -12,6 +12,9 @@ from ml_collections import ConfigDict
 import configs
 from configs import common
 from sxt_jax.models import build_model, model_config, slicewise
+from sxt_jax.pipelines.check_config import check_config
+from sxt_jax.pipelines.mask_training import learns_mask
+from sxt_jax.pipelines.training_task import find_task
 
 NAMES = sorted(
     p.stem for p in Path(configs.__path__[0]).glob('*.py') if p.stem not in ('__init__', 'common')
@@ -33,20 +36,26 @@ def test_config(name, variant):
     config = _config(name, variant)
     module = importlib.import_module(f'configs.{name}')
     assert f'python -m launch.{"demo" if name == "demo" else "train"}' in module.__doc__
-    flows = bool(config.flows.kind)
-    model = build_model(config.model if flows else {**config.model, 'n_labels': 3})
+    task = find_task(config, build_model(config.model))
+    model = build_model({**config.model, **task.network_fields(3)})
     patch, multiple = tuple(config.data.patch), slicewise.side_multiple(model)
     for sides in (patch, config.inference.tile):
         assert all(s % m == 0 for s, m in zip(sides, multiple, strict=True))
     assert set(config.model) == set(model_config(model)) - {'n_labels', 'dtype'}
     assert config.is_locked
+    config.data.train = 'DATA'
+    check_config(config)
     image = jnp.zeros(slicewise.input_shape(model, patch, 1))
     heads, variables = jax.eval_shape(
         lambda key, x: model.init_with_output(key, x), jax.random.key(0), image
     )
-    outputs = {'foreground': 1, 'flows': image.ndim - 2} if flows else {'logits': 3}
-    if slicewise.takes_slices(model):
-        outputs['foreground_logit'] = 1
+    outputs = {'logits': 3}
+    if config.flows.kind:
+        outputs = {'foreground': 1, 'flows': image.ndim - 2}
+        if slicewise.takes_slices(model):
+            outputs['foreground_logit'] = 1
+    elif learns_mask(model):
+        outputs = dict.fromkeys(config.model.heads, 1)
     assert {name: head.shape for name, head in heads.items()} == {
         name: (*image.shape[:-1], n) for name, n in outputs.items()
     }
@@ -116,6 +125,29 @@ def test_the_published_cellpose_experiment():
     assert (optimizer.name, optimizer.learning_rate, optimizer.momentum) == ('sgd', 0.2, 0.9)
     assert optimizer.warmup_steps == 10 * config.data.steps_per_epoch
     assert dict(config.flows) == {'kind': 'heat', 'foreground_weight': 1.0, 'flow_weight': 1.0}
+
+
+def test_the_published_deep_sxt_experiment():
+    config = _config('deep_sxt', '')
+    model = build_model(config.model)
+    shapes = jax.eval_shape(model.init, jax.random.key(0), jnp.zeros((1, 16, 16, 1)))
+    assert sum(leaf.size for leaf in jax.tree.leaves(shapes['params'])) == 76_483_502
+    assert (config.epochs, config.batch_size) == (700, 1)
+    assert (config.data.intensity, config.data.patch) == ('slice', (1, 256, 256))
+    assert (config.data.sampling, config.data.repeats) == ('each', 6)
+    assert config.data.unlabelled_slices == 513
+    assert config.data.validation_fraction == 0.1
+    augmentation, optimizer = config.augmentation, config.optimizer
+    assert (augmentation.flip_axes, augmentation.rotate_90) == ('yx', True)
+    assert (optimizer.name, optimizer.learning_rate, optimizer.schedule) == (
+        'adam', 1e-4, 'constant'
+    )  # fmt: skip
+    assert dict(config.mask) == {'label_weight': 0.99, 'ssim_weight': 0.5, 'huber_delta': 0.1}
+    assert config.checkpoint.plateau == 'validation/loss'
+    assert config.checkpoint.patience > 0
+    supervised = _config('deep_sxt', 'supervised')
+    supervised.model.heads = config.model.heads
+    assert supervised == config
 
 
 def test_unknown_variants_are_refused():

@@ -1,15 +1,16 @@
 """Intensity normalisation: from stored gray values to what a network sees.
 
-Every kind is an affine map of a volume's gray values, so it can be applied patch by patch to a
-volume that does not fit in memory. What a kind needs to know of the training data is kept in
-`Intensity` and travels with the checkpoint.
+Every kind is an affine map of gray values, one for a volume or one for each slice, so it can be
+applied patch by patch to a volume that does not fit in memory. What a kind needs to know of the
+training data is kept in `Intensity` and travels with the checkpoint.
 
 | kind | result | used by |
 |---|---|---|
 | none | as stored | cascade (values are LACs) |
 | unit | minimum → 0, maximum → 1 | |
 | reference | as unit, then moved to mean and SD of the first training volume | acseg |
-| standard | mean 0, SD 1 | deep_sxt, fibsem |
+| standard | mean 0, SD 1 | fibsem |
+| slice | each slice by itself: mean 0, SD 1 | deep_sxt |
 | percentile | 2nd → 0, 98th percentile → 1 | cellpose3d |
 """
 
@@ -23,7 +24,7 @@ import numpy as np
 from sxt_jax.core.errors import InputError
 from sxt_jax.core.volume import ArrayLike, slabs
 
-KINDS = ('none', 'unit', 'reference', 'standard', 'percentile')
+KINDS = ('none', 'unit', 'reference', 'standard', 'slice', 'percentile')
 _PERCENTILES = (2.0, 98.0)
 _PERCENTILE_SAMPLES = 1 << 24
 
@@ -40,18 +41,34 @@ class Statistics:
 
 @dataclasses.dataclass(frozen=True)
 class Affine:
-    """gray ↦ (gray − shift) · scale, per channel ([c], float64); `clip`: cut to 0 … 1."""
+    """gray ↦ (gray − shift) · scale; `clip`: cut to 0 … 1.
+
+    Shift and scale are float64, per channel [c], or per slice of the volume and channel [z, c].
+    """
 
     shift: np.ndarray
     scale: np.ndarray
     clip: bool = False
 
-    def apply(self, data: np.ndarray) -> np.ndarray:
-        """Mapped gray values, float32; [z, y, x] for one channel or [z, y, x, c]."""
-        shift, scale = (a.item() if data.ndim == 3 else a for a in (self.shift, self.scale))
+    def apply(self, data: np.ndarray, *, slices: slice = slice(None)) -> np.ndarray:
+        """Mapped gray values, float32.
+
+        Args:
+          data: [z, y, x] of one channel, or [z, y, x, c].
+          slices: which ones of the volume these are.
+        """
+        shift, scale = (self._beside(data, a, slices) for a in (self.shift, self.scale))
         moved = np.subtract(data, shift, dtype=np.float32)
         moved = np.multiply(moved, scale, out=moved, casting='same_kind')
         return np.clip(moved, 0, 1, out=moved) if self.clip else moved
+
+    @staticmethod
+    def _beside(data: np.ndarray, factors: np.ndarray, slices: slice) -> Any:
+        """Factors in a shape that goes with the data."""
+        if factors.ndim == 1:
+            return factors.item() if data.ndim == 3 else factors
+        per_slice = factors[slices][:, None, None]
+        return per_slice[..., 0] if data.ndim == 3 else per_slice
 
 
 @dataclasses.dataclass(frozen=True)
@@ -106,9 +123,7 @@ def measure_statistics(data: ArrayLike, *, name: str = 'image') -> Statistics:
     count, mean, moment = 0, 0.0, 0.0
     for slab in slabs(data):
         values = slab.reshape(-1, slab.shape[3] if slab.ndim == 4 else 1).astype(np.float64)
-        if not np.isfinite(values).all():
-            n_bad = int((~np.isfinite(values)).sum())
-            raise InputError(name, f'{n_bad} or more voxels are NaN or infinite', 'finite voxels')
+        _check_finite(values, name)
         low, high = np.minimum(low, values.min(0)), np.maximum(high, values.max(0))
         # Chan's pairwise update: no cancellation between large sums.
         n, delta = len(values), values.mean(0) - mean
@@ -119,6 +134,12 @@ def measure_statistics(data: ArrayLike, *, name: str = 'image') -> Statistics:
             name, f'a constant image (every voxel is {np.ravel(low)[0]:g})', 'contrast'
         )
     return Statistics(low, high, np.asarray(mean), np.sqrt(moment / count))
+
+
+def _check_finite(values: np.ndarray, name: str) -> None:
+    if not np.isfinite(values).all():
+        n_bad = int((~np.isfinite(values)).sum())
+        raise InputError(name, f'{n_bad} or more voxels are NaN or infinite', 'finite voxels')
 
 
 def fit_intensity(
@@ -142,12 +163,15 @@ def fit_intensity(
 
 
 def measure_affine(intensity: Intensity, data: ArrayLike, *, name: str = 'image') -> Affine:
-    """The affine map that normalises this volume.
+    """The affine map that normalises this volume; a slice without contrast becomes 0 by 'slice'.
 
     Raises:
       InputError: NaN or infinite voxels, a constant image, or another number of channels than
         the normalisation was fitted to.
     """
+    if intensity.kind == 'slice':
+        mean, std = _slice_moments(data, name)
+        return Affine(mean, 1 / np.where(std > 0, std, 1), intensity.clip)
     statistics = measure_statistics(data, name=name)
     shift, scale = _shift_and_scale(intensity, statistics, data, name)
     return Affine(shift, scale, intensity.clip)
@@ -174,6 +198,21 @@ def _shift_and_scale(
     return statistics.mean - np.asarray(intensity.mean) / scale, scale
 
 
+def _slice_moments(data: ArrayLike, name: str) -> tuple[np.ndarray, np.ndarray]:
+    """Mean and SD of each slice and channel, [z, c]."""
+    means, deviations = [], []
+    for slab in slabs(data):
+        values = slab.reshape(len(slab), -1, slab.shape[3] if slab.ndim == 4 else 1)
+        values = values.astype(np.float64)
+        _check_finite(values, name)
+        means.append(values.mean(1))
+        deviations.append(values.std(1))
+    mean, std = np.concatenate(means), np.concatenate(deviations)
+    if not std.any(axis=0).all():
+        raise InputError(name, 'a constant image (no slice has any contrast)', 'contrast')
+    return mean, std
+
+
 class NormalisedArray:
     """A lazily read volume whose voxels are normalised as they are read (an `ArrayLike`)."""
 
@@ -182,7 +221,8 @@ class NormalisedArray:
         self.shape, self.dtype = data.shape, np.dtype(np.float32)
 
     def __getitem__(self, index: Any) -> np.ndarray:
-        return self._affine.apply(np.asarray(self._data[index]))
+        slices = index[0] if isinstance(index, tuple) else index
+        return self._affine.apply(np.asarray(self._data[index]), slices=slices)
 
 
 def _percentiles(

@@ -21,13 +21,15 @@ from sxt_jax.data.classes import parse_classes
 from sxt_jax.data.datasets import Example
 from sxt_jax.data.distort import Distortion
 from sxt_jax.data.intensity import KINDS
-from sxt_jax.data.patches import Sampling
 from sxt_jax.inference import make_apply_fn
 from sxt_jax.inference.windows import BLENDS
 from sxt_jax.models import build_model
 from sxt_jax.pipelines.check_report import size_text
-from sxt_jax.pipelines.flow_training import check_flows
-from sxt_jax.training.objectives import make_segmentation_loss
+from sxt_jax.pipelines.config_fields import as_triple, make_sampling, working_shape
+from sxt_jax.pipelines.mask_training import learns_mask
+from sxt_jax.pipelines.training_task import find_task
+from sxt_jax.training.loop import SCORE
+from sxt_jax.training.mask_evaluator import MASK_LOSS
 from sxt_jax.training.optimizers import make_optimizer
 from sxt_jax.training.state import SCOPES
 
@@ -37,11 +39,13 @@ _AT_LEAST_ONE = (
     'batch_size',
     'checkpoint.evaluate_every',
     'checkpoint.keep',
+    'data.repeats',
     'augmentation.elastic_points',
 )
 _AT_LEAST_ZERO = (
-    'seed', 'data.steps_per_epoch', 'checkpoint.every_steps', 'checkpoint.patience',
-    'optimizer.warmup_steps', 'optimizer.weight_decay', 'optimizer.clip_norm', 'optimizer.decay',
+    'seed', 'data.steps_per_epoch', 'data.unlabelled_slices',
+    'checkpoint.every_steps', 'checkpoint.patience', 'optimizer.warmup_steps',
+    'optimizer.weight_decay', 'optimizer.clip_norm', 'optimizer.decay',
     'augmentation.scale', 'augmentation.shift', 'augmentation.noise',
     'augmentation.rotate_degrees', 'augmentation.elastic_voxels', 'loss.cross_entropy', 'loss.dice',
 )  # fmt: skip
@@ -49,7 +53,8 @@ _AT_LEAST_ZERO = (
 # What may differ when a run goes on: how long it is, where its files lie, how it is looked after.
 _FREE = (
     'description', 'epochs', 'checkpoint.', 'inference.', 'initial.', 'data.train', 'data.labels',
-    'data.validation', 'data.validation_labels', 'data.dataset', 'data.label_dataset',
+    'data.validation', 'data.validation_labels', 'data.unlabelled', 'data.dataset',
+    'data.label_dataset',
 )  # fmt: skip
 
 
@@ -65,10 +70,10 @@ def check_config(config: Any) -> None:
     _check_choices(config)
     model = build_model({**config.model, 'dtype': compute_dtype(config.compute_dtype)})
     _check_tiles(config, model)
-    check_flows(config, model)
+    _check_unlabelled(config, model)
+    find_task(config, model).check(config, model)
     # What is made here is made again once the data are known; these tell what is wrong.
     make_optimizer(config.optimizer, n_steps=1)
-    make_segmentation_loss(dict(config.loss))
     Augmentation.from_config(dict(config.augmentation))
     Distortion.from_config(dict(config.distortion))
     make_sampling(config)
@@ -77,19 +82,21 @@ def check_config(config: Any) -> None:
     working_shape(config)
 
 
-def make_sampling(config: Any) -> Sampling:
-    """How the config draws patches.
-
-    Raises:
-      InputError: not in a way there is.
-    """
-    return Sampling(
-        patch=tuple(config.data.patch),
-        kind=config.data.sampling,
-        stride=tuple(config.data.stride) if config.data.sampling == 'strided' else None,
-        foreground_probability=config.data.foreground_probability,
-        exchange_axes=config.data.exchange_axes,
-    )
+def _check_unlabelled(config: Any, model: nn.Module) -> None:
+    """Fields that are for networks which learn a mask."""
+    if not learns_mask(model):
+        found = f'given, with the network {config.model.name!r}'
+        expected = 'one that learns without labels: double_decoder'
+        for name in ('unlabelled', 'unlabelled_slices'):
+            if config.data[name]:
+                raise InputError(f'config.data.{name}', found, expected)
+    plateaus = (SCORE, *([MASK_LOSS] if learns_mask(model) else []))
+    if config.checkpoint.plateau not in plateaus:
+        found = repr(config.checkpoint.plateau)
+        raise InputError('config.checkpoint.plateau', found, f'one of {plateaus}')
+    if config.data.repeats > 1 and config.data.sampling != 'each':
+        found = f'{config.data.repeats}, with sampling {config.data.sampling!r}'
+        raise InputError('config.data.repeats', found, "1, or sampling 'each'")
 
 
 def _check_choices(config: Any) -> None:
@@ -133,16 +140,6 @@ def _check_ranges(config: Any) -> None:
         )
 
 
-def working_shape(config: Any) -> tuple[int, int, int] | None:
-    """The grid to resize volumes to; `--config.data.working_shape=None` arrives as (None,).
-
-    Raises:
-      InputError: it is no shape.
-    """
-    shape = tuple(n for n in config.data.working_shape or () if n is not None)
-    return _triple('data.working_shape', shape, least=1) if shape else None
-
-
 def _check_tiles(config: Any, model: nn.Module) -> None:
     """Patches and tiles that the network can take."""
     multiple = make_apply_fn(model).side_multiple
@@ -152,7 +149,7 @@ def _check_tiles(config: Any, model: nn.Module) -> None:
         ('inference.tile', 1),
         ('inference.overlap', 0),
     ):
-        sides = _triple(name, _field(config, name), least=least)
+        sides = as_triple(name, _field(config, name), least=least)
         whole = name in ('data.patch', 'inference.tile')
         if whole and any(s % m for s, m in zip(sides, multiple, strict=True)):
             raise InputError(f'config.{name}', f'{sides}', f'multiples of {multiple}')
@@ -198,9 +195,9 @@ def check_resumed(
       InputError: naming what differs.
     """
     now = json.loads(json.dumps(now))  # tuples are lists, as in what was saved
-    for what in ('classes', 'volumes', 'intensity', 'n_channels'):
-        if before[what] != now[what]:
-            raise _changed(workdir, what, _text(now[what]), _text(before[what]))
+    for what in ('classes', 'volumes', 'unlabelled', 'intensity', 'n_channels'):
+        if before.get(what) != now.get(what):
+            raise _changed(workdir, what, _text(now.get(what)), _text(before.get(what)))
     old, new = dict(_flatten(before['config'])), dict(_flatten(now['config']))
     for name in sorted(old.keys() & new.keys()):
         if old[name] != new[name] and not any(
@@ -235,11 +232,3 @@ def _field(config: Any, name: str, default: Any = None) -> Any:
     for part in name.split('.'):
         config = config.get(part, default)
     return config
-
-
-def _triple(name: str, values: Sequence[Any], *, least: int) -> tuple[int, int, int]:
-    if len(values) != 3 or not all(isinstance(v, int) and v >= least for v in values):
-        expected = f'three whole numbers (z, y, x) of at least {least}, given once'
-        raise InputError(f'config.{name}', f'{tuple(values)}', expected)
-    z, y, x = values
-    return z, y, x

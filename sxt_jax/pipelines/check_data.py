@@ -228,7 +228,9 @@ def _judge_labels(entry: Entry, rules: _Rules) -> list[tuple[Severity, str]]:
         return found
     if set(counts) <= {0, rules.ignore_label}:
         ignored = f' and ignored voxels ({rules.ignore_label})' if set(counts) - {0} else ''
-        found.append(('error', f'labels are empty: background{ignored} only'))
+        # A slice among others may well hold nothing.
+        severity: Severity = 'warning' if entry.shape and entry.shape[0] == 1 else 'error'
+        found.append((severity, f'labels are empty: background{ignored} only'))
     return found + _judge_values(sorted(set(counts) - {rules.ignore_label}), rules)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -11,6 +11,7 @@ from typing import Any
 import flax.linen as nn
 import numpy as np
 from absl import logging
+from jax.sharding import Mesh
 
 from sxt_jax.core.atomic import remove_abandoned
 from sxt_jax.core.errors import InputError
@@ -19,16 +20,24 @@ from sxt_jax.core.volume import ArrayLike
 from sxt_jax.data.datasets import Example, fits_in_memory, split_examples
 from sxt_jax.data.intensity import Intensity
 from sxt_jax.data.slice_targets import slice_examples
-from sxt_jax.data.targets import with_flows
-from sxt_jax.inference import Slab, predict_slabs
+from sxt_jax.data.targets import CELLS, with_flows
+from sxt_jax.inference import Slab, make_apply_fn, predict_slabs
 from sxt_jax.inference.apply import ApplyFn
 from sxt_jax.inference.orthogonal import HEADS as SLICE_HEADS
 from sxt_jax.inference.orthogonal import predict_orthogonal
 from sxt_jax.instances.gradient_maps import KINDS, labels_to_flows
 from sxt_jax.models import build_model
 from sxt_jax.models.slicewise import takes_slices
+from sxt_jax.pipelines.training_data import (
+    TrainingData,
+    check_together,
+    make_objective,
+    make_stream,
+    read_pairs,
+)
+from sxt_jax.training.flow_evaluator import flow_scores, typical_radius
 from sxt_jax.training.flow_objective import make_flow_loss
-from sxt_jax.training.objectives import Loss
+from sxt_jax.training.objectives import Loss, Objective
 
 _HEADS = {'foreground', 'flows'}
 _SLICE_KIND = 'heat'  # as Cellpose is trained
@@ -46,21 +55,12 @@ def learns_slices(config: Any) -> bool:
     return learns_flows(config) and takes_slices(build_model(config.model))
 
 
-def check_flows(config: Any, model: nn.Module) -> None:
-    """Whether the config's targets are what the network gives, and its other fields fit them.
-
-    Raises:
-      InputError: naming the field.
-    """
+def _check_flows(config: Any, model: nn.Module) -> None:
+    """Whether the config's targets are what the network gives, and its other fields fit them."""
     kind, heads = config.flows.kind, set(getattr(model, 'head_activations', {}))
     name = config.model.name
-    if kind and kind not in KINDS:
+    if kind not in KINDS:
         raise InputError('config.flows.kind', repr(kind), f'one of {KINDS}, or empty for classes')
-    if not kind:
-        if heads >= _HEADS:
-            found = f'empty, with the network {name!r}, which gives foreground and flows'
-            raise InputError('config.flows.kind', found, f'one of {KINDS}')
-        return
     if not heads >= set(SLICE_HEADS if takes_slices(model) else _HEADS):
         found = f'{kind!r}, with the network {name!r}'
         expected = 'a network that gives flows: cellpose3d or cellpose2d'
@@ -107,20 +107,83 @@ def _weights(config: Any) -> dict[str, Any]:
     return {name: config.flows[name] for name in ('foreground_weight', 'flow_weight')}
 
 
+class FlowTraining:
+    """Foreground and flows of cells are learnt: a `pipelines.training_task.Task`."""
+
+    def check(self, config: Any, model: nn.Module) -> None:
+        """Whether fields and network fit flows.
+
+        Raises:
+          InputError: naming the field.
+        """
+        _check_flows(config, model)
+
+    def load(self, config: Any, *, intensity: str | Intensity, folder: Path) -> TrainingData:
+        """Volumes of cells with their targets, of which some are held out."""
+        fields, read = config.data, partial(read_pairs, config, classes=CELLS)
+        train, _, fitted = read(fields.train, fields.labels, intensity=intensity)
+        kept: dict[str, Any] = {'config': config, 'folder': folder / 'targets'}
+        if fields.validation:
+            held, _, _ = read(fields.validation, fields.validation_labels, intensity=fitted)
+            train = with_targets(train, slices=learns_slices(config), **kept)
+            held = with_targets(held, **kept)
+        else:
+            train, held = split_with_targets(train, **kept)
+        return check_together(TrainingData(train, held, CELLS, fitted))
+
+    def network_fields(self, n_classes: int) -> Mapping[str, Any]:
+        """None: cells are of one class."""
+        return {}
+
+    def objectives(self, config: Any, model: nn.Module, data: TrainingData) -> list[Objective]:
+        """One: foreground and flows."""
+        stream = make_stream(config, data.train, n_classes=len(data.classes))
+        return [make_objective(config, 'supervised', stream, make_loss(config, model))]
+
+    def validator(
+        self, config: Any, model: nn.Module, data: TrainingData, device_mesh: Mesh
+    ) -> Callable[[Any], Mapping[str, float]]:
+        """Scores of cells and of what they are made of."""
+        apply_fn = make_apply_fn(model)
+        radius = typical_radius(data.validation)  # once: it takes the ids of all volumes
+        options: dict[str, Any] = {
+            **config.inference, 'slices': learns_slices(config), 'device_mesh': device_mesh,
+        }  # fmt: skip
+
+        def validate(variables: Any) -> dict[str, float]:
+            predict = partial(predict_flows, apply_fn, variables, **options)
+            return flow_scores(predict, data.validation, cell_radius=radius)
+
+        return validate
+
+    def panels(
+        self, config: Any, model: nn.Module, data: TrainingData, device_mesh: Mesh
+    ) -> Callable[[Any], Mapping[str, np.ndarray]] | None:
+        """None."""
+        return None
+
+    def facts(self, config: Any, model: nn.Module, data: TrainingData) -> Mapping[str, Any]:
+        """Flows have conventions in place of classes."""
+        gray, n_channels = data.intensity, data.n_channels
+        conventions = flow_conventions(config, model, n_channels=n_channels, intensity=gray)
+        return {'classes': None, 'conventions': conventions}
+
+    def what(self, config: Any) -> str:
+        return 'stacks of slices' if learns_slices(config) else 'volumes'
+
+
 def with_targets(
     examples: list[Example], *, config: Any, folder: Path, slices: bool = False
 ) -> list[Example]:
-    """Volumes of ids of cells with foreground and flows in their place; of classes, as they are.
+    """Volumes of ids of cells with foreground and flows in their place.
 
     Args:
-      examples: where flows are learnt, their labels are ids (`data.targets.ObjectIds`).
+      examples: their labels are ids (`data.targets.ObjectIds`).
       config: what is learnt.
       folder: where targets are kept that do not fit in memory.
       slices: make three stacks of slices of each volume, to train a 2-D network. Volumes to
         validate on are never slices: truth is 3-D, whatever the network.
     """
-    if not learns_flows(config):
-        return examples
     kind = config.flows.kind
     n_voxels = sum(math.prod(example.shape) for example in examples)
     kept = None

@@ -11,6 +11,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+import numpy as np
 from tensorboardX import SummaryWriter
 
 from sxt_jax.core.atomic import check_writable, write_text
@@ -44,6 +45,12 @@ class Logbook:
             if name != 'step':
                 # TensorBoard takes no spaces.
                 self._events.add_scalar(re.sub(r'[^\w./-]', '_', name), value, row['step'])
+        self._events.flush()
+
+    def draw(self, step: int, pictures: Mapping[str, np.ndarray]) -> None:
+        """Pictures [y, x] uint8 by name, to TensorBoard only."""
+        for name, picture in pictures.items():
+            self._events.add_image(name, picture, step, dataformats='HW')
         self._events.flush()
 
     def __enter__(self) -> Logbook:

@@ -13,6 +13,7 @@ from typing import Any
 
 import flax.linen as nn
 import jax
+import numpy as np
 from absl import logging
 from jax.sharding import Mesh
 from tqdm import tqdm
@@ -55,7 +56,8 @@ class Plan:
       evaluate_every: epochs between validations; a checkpoint is saved at each.
       checkpoint_every_steps: steps between further checkpoints; 0 for none.
       keep: how many of the newest checkpoints are kept, besides the best.
-      patience: validations without a better score after which training stops; 0: never.
+      patience: validations without a better one after which training stops; 0: never.
+      plateau: the metric by which a validation is better: higher, or lower if it is a loss.
     """
 
     n_epochs: int
@@ -63,6 +65,7 @@ class Plan:
     checkpoint_every_steps: int = 0
     keep: int = 2
     patience: int = 0
+    plateau: str = SCORE
 
 
 @dataclasses.dataclass(frozen=True)
@@ -75,6 +78,7 @@ class Run:
       objectives: what is learnt.
       plan: how long.
       validate: variables → metrics, or None.
+      panels: variables → pictures [y, x] uint8 by name, drawn at each validation; or None.
       key: randomness of all steps.
       device_mesh: the devices.
       description: what a checkpoint tells about the network, JSON-able.
@@ -90,6 +94,7 @@ class Run:
     device_mesh: Mesh
     description: Mapping[str, Any]
     n_accumulate: int = 1
+    panels: Callable[[Any], Mapping[str, np.ndarray]] | None = None
 
 
 @dataclasses.dataclass
@@ -128,11 +133,21 @@ class Progress:
         self.sums = {}
         return row
 
-    def validations_since_best(self) -> int:
-        best = best_step(self.history, metric=SCORE)
+    def validations_since_best(self, metric: str = SCORE) -> int:
+        """Of a loss the best is the lowest, of other metrics the highest."""
+        find = _lowest_step if metric.endswith('loss') else best_step
+        best = find(self.history, metric=metric)
         if best is None:
             return 0
         return sum(row['step'] > best for row in self.history)
+
+
+def _lowest_step(history: Sequence[Mapping[str, Any]], *, metric: str) -> int | None:
+    """The first step of the lowest value of a metric; None if it was never measured."""
+    found = [
+        (row[metric], row['step']) for row in history if math.isfinite(row.get(metric, np.nan))
+    ]
+    return min(found)[1] if found else None
 
 
 def train(run: Run, state: TrainState, progress: Progress) -> TrainState:
@@ -176,10 +191,12 @@ def train(run: Run, state: TrainState, progress: Progress) -> TrainState:
                 watch.settle()
                 row = progress.finish_row(done, done // epoch_steps, _validate(run, state))
                 logbook.write(row)
+                if run.panels:
+                    logbook.draw(done, run.panels(state.variables))
                 bar.write(_row_text(row))
                 _save(run, state, progress)
                 if _stops_early(plan, progress):
-                    logging.info('No better validation %s in %d rounds', SCORE, plan.patience)
+                    logging.info('No better %s in %d validations', plan.plateau, plan.patience)
                     break
             elif plan.checkpoint_every_steps and done % plan.checkpoint_every_steps == 0:
                 watch.settle()
@@ -251,7 +268,7 @@ def _validate(run: Run, state: TrainState) -> Mapping[str, float]:
 
 
 def _stops_early(plan: Plan, progress: Progress) -> bool:
-    return 0 < plan.patience <= progress.validations_since_best()
+    return 0 < plan.patience <= progress.validations_since_best(plan.plateau)
 
 
 def _save(run: Run, state: TrainState, progress: Progress) -> Path:

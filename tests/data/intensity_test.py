@@ -112,3 +112,24 @@ def test_what_the_oldest_checkpoints_lack_is_not_told_where_it_is_as_then():
     assert set(Intensity('percentile').to_dict()) == {'kind', 'mean', 'std'}
     changed = Intensity('percentile', clip=True, percentiles=(1.0, 99.0))
     assert Intensity.from_dict(json.loads(json.dumps(changed.to_dict()))) == changed
+
+
+def test_each_slice_has_its_own_mean_and_sd():
+    """Also where a part is read, and where a slice has no contrast."""
+    rng = np.random.default_rng(0)
+    for shape in ((5, 6, 7), (5, 6, 7, 2)):
+        data = rng.random(shape) * np.arange(5).reshape(5, *[1] * (len(shape) - 1)) + 100
+        affine = measure_affine(Intensity('slice'), data)
+        found = affine.apply(data)
+        mean, std = (f(data, axis=(1, 2), keepdims=True) for f in (np.mean, np.std))
+        np.testing.assert_allclose(found[1:], (data - mean)[1:] / std[1:], atol=1e-3)
+        np.testing.assert_allclose(found[0], 0, atol=1e-3)
+        lazy = NormalisedArray(data, affine)
+        part = (slice(1, 3), slice(2, 5), slice(0, 4))
+        np.testing.assert_array_equal(lazy[part], found[part])
+        np.testing.assert_array_equal(lazy[2:4], found[2:4])
+    with pytest.raises(InputError, match='no slice has any contrast'):
+        measure_affine(Intensity('slice'), np.ones((2, 3, 3)) * np.arange(2)[:, None, None])
+    data[1, 2, 3] = np.nan
+    with pytest.raises(InputError, match='NaN'):
+        measure_affine(Intensity('slice'), data)

@@ -8,9 +8,10 @@ from configs import acseg, cellpose3d
 from sxt_jax.core.devices import make_device_mesh
 from sxt_jax.core.errors import InputError
 from sxt_jax.core.volume import Volume
+from sxt_jax.data.datasets import fingerprint
 from sxt_jax.inference import predict_volume
 from sxt_jax.io import read_volume, write_volume
-from sxt_jax.pipelines import train_network as pipeline
+from sxt_jax.pipelines import flow_training as pipeline
 from sxt_jax.pipelines.check_config import check_config
 from sxt_jax.pipelines.segmenter import load_segmenter
 from sxt_jax.pipelines.train_network import load_training_data, plot_curves, train_network
@@ -116,9 +117,7 @@ def test_targets_that_do_not_fit_in_memory_are_read_from_files(folder, tmp_path,
     for batch in (stream.batch(3) for stream in streams):
         for name, array in streams[0].batch(3).items():
             np.testing.assert_array_equal(batch[name], array)
-    assert [pipeline.fingerprint(e) for e in read.train] == [
-        pipeline.fingerprint(e) for e in held.train
-    ]
+    assert [fingerprint(e) for e in read.train] == [fingerprint(e) for e in held.train]
 
 
 def _assert_same(a, b):

@@ -175,3 +175,19 @@ def test_means_of_objectives_that_take_turns_are_each_its_own():
     saved = json.loads(json.dumps({'history': progress.history, 'pending': progress.sums}))
     row = Progress.of(saved).finish_row(3, 1, {})
     assert row == {'step': 3, 'epoch': 1, 'a/loss': 3.0, 'b/loss': 7.0}
+
+
+def test_a_plateau_of_the_loss_ends_training(tmp_path):
+    """Whatever the score does."""
+    losses = [3.0, 2.0, 2.0, 2.5, 1.0]
+    told = iter(enumerate(losses))
+
+    def validate(variables):
+        i, loss = next(told)
+        return {'dice': 0.1 * (i + 1), 'validation/loss': loss}
+
+    plan = {'n_epochs': 5, 'patience': 2, 'plateau': 'validation/loss'}
+    run, state = _run(tmp_path, validate=validate, **plan)
+    train(run, state, Progress())
+    assert [row['validation/loss'] for row in read_metrics(tmp_path)] == losses[:4]
+    assert best_checkpoint(tmp_path, metric='dice').step == 24
