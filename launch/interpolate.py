@@ -26,7 +26,9 @@ from sxt_jax.core.errors import InputError
 _IMAGE = flags.DEFINE_string('image', None, 'A tomogram or a folder of tomograms.')
 _LABELS = flags.DEFINE_string('labels', None, 'Sparse labels likewise; default: with the images.')
 _OUTPUT = flags.DEFINE_string('output', None, 'File, of one tomogram, or folder for the result.')
-_UNCERTAINTY = flags.DEFINE_boolean('uncertainty', False, 'Also write uncertainty/…, in 255ths.')
+_UNCERTAINTY = flags.DEFINE_boolean(
+    'uncertainty', False, 'Also write uncertainty/…: 0 … 254, 255 unvisited.'
+)
 _WALKS = flags.DEFINE_integer('n_walks', 10, 'Walks from each voxel of a labelled slice.')
 _STEPS = flags.DEFINE_integer('n_steps', 400, 'Steps of a walk; published: 4000, no better.')
 _AXES = flags.DEFINE_enum('axes', 'z', ['z', 'zyx'], 'Labelled slices are xy, or also xz and yz.')

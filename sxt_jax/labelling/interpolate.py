@@ -32,8 +32,8 @@ class Interpolation:
 
     Attributes:
       labels: [z, y, x] in the smallest unsigned type, uint8, uint16 or uint32.
-      uncertainty: [z, y, x] uint8, in 255ths: 0 where all walks agree, 255 where two labels tie or
-        no walk came.
+      uncertainty: [z, y, x] uint8, in 255ths: 0 where all walks agree, 254 where two labels tie,
+        255 where no walk came.
       hits: [k, z, y, x] int32 how often walks of the k labels entered each voxel; None where not
         kept.
       ids: the k labels, background (0) included.

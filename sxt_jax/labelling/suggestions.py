@@ -9,7 +9,7 @@ import numpy as np
 
 from sxt_jax.core.slicing import ORIENTATIONS
 from sxt_jax.core.volume import slabs
-from sxt_jax.labelling.votes import UNSURE
+from sxt_jax.labelling.votes import UNVISITED
 
 
 class Suggestion(NamedTuple):
@@ -33,7 +33,8 @@ def suggest_slices(
 
     A labelled slice settles what is uncertain in it and, less so with the distance, around it, up
     to half of the usual distance of labelled slices. One after the other, the slice that settles
-    most is chosen.
+    most is chosen. Voxels where no walk came do not count: mostly they are background. How good the
+    choice is, `benchmarks.suggested_slices` measures.
 
     Args:
       uncertainty: [z, y, x] uint8 in 255ths (`interpolate`).
@@ -65,10 +66,11 @@ def _profiles(uncertainty: np.ndarray) -> list[np.ndarray]:
     """Uncertain voxels of each slice along z, y and x."""
     along_z, others = [], []
     for slab in slabs(uncertainty):
-        along_z.append(slab.sum((1, 2), dtype=np.float64))
-        others.append([slab.sum(axes, dtype=np.float64) for axes in ((0, 2), (0, 1))])
+        known = np.where(slab < UNVISITED, slab, 0)
+        along_z.append(known.sum((1, 2), dtype=np.float64))
+        others.append([known.sum(axes, dtype=np.float64) for axes in ((0, 2), (0, 1))])
     y, x = (np.sum(parts, 0) for parts in zip(*others, strict=True))
-    return [np.concatenate(along_z) / UNSURE, y / UNSURE, x / UNSURE]
+    return [profile / 255 for profile in (np.concatenate(along_z), y, x)]
 
 
 def _influence(n: int, labelled: Sequence[int]) -> np.ndarray:

@@ -12,7 +12,7 @@ import numpy as np
 from sxt_jax.core.box import Box
 
 T = TypeVar('T')
-SURE, UNSURE = 0, 255
+SURE, UNSURE, UNVISITED = 0, 254, 255
 _CHUNK_VOXELS = 2**18  # a few arrays of them stay in the caches
 
 
@@ -46,8 +46,8 @@ def measure_uncertainty(hits: np.ndarray) -> np.ndarray:
       hits: [k, z, y, x] int32 hits of k labels.
 
     Returns:
-      [z, y, x] uint8, in 255ths; 255 where no walk came, of which nothing is known. (The released
-      code has 0 there.)
+      [z, y, x] uint8, in 255ths up to 254; 255 where no walk came, of which nothing is known. (The
+      released code has 0 there.)
     """
     uncertainty = np.empty(hits.shape[1:], np.uint8)
 
@@ -56,7 +56,8 @@ def measure_uncertainty(hits: np.ndarray) -> np.ndarray:
         visited = first > 0
         share = 1 / np.where(visited, first, 1).astype(np.float32)
         sure = (1 - second * share) * (1 - third * share)
-        uncertainty[here] = np.where(visited, np.rint(UNSURE * (1 - sure)), UNSURE)
+        levels = np.minimum(np.rint(255 * (1 - sure)), UNSURE)
+        uncertainty[here] = np.where(visited, levels, UNVISITED)
 
     _over_slabs(work, uncertainty.shape)
     return uncertainty
