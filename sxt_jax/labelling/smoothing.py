@@ -27,7 +27,7 @@ from sxt_jax.core.errors import InputError
 
 _STEP = 0.01
 _EPSILON = 1e-10  # of squared hits a voxel
-_STAGE = 10  # iterations
+_STAGE = 8  # iterations, at least
 # Voxels of a block, its fewest and most slices, and the bytes for everything. On CPUs a block stays
 # in the caches; on GPUs it keeps all cores busy.
 _CPU = (2**19, 4, 16, 3 * 2**28)
@@ -130,8 +130,9 @@ def _limits() -> tuple[int, int, int, int]:
 class _Plane:
     """A slice as a row of voxels that fits one of a few compiled programs.
 
-    Each row of the image is followed by one voxel that stays 0, so that neighbours are always the
-    same number of voxels away.
+    Each row of the image is followed by one voxel that is 0, so that neighbours are always the same
+    number of voxels away. It stays 0, as do the rows and slices next to the image: the field's
+    gradient is at right angles to them, and with a single derivative other than 0 nothing moves.
     """
 
     sides: tuple[int, int]  # y, x
@@ -143,9 +144,9 @@ class _Plane:
 
     @functools.cached_property
     def length(self) -> int:
-        """Voxels, rounded up by at most an eighth."""
+        """Voxels, rounded up by at most 3 %."""
         voxels = max(128, self.sides[0] * self.stride)
-        unit = 2 ** (voxels.bit_length() - 4)
+        unit = 2 ** (voxels.bit_length() - 6)
         return -(-voxels // unit) * unit
 
     @property
@@ -159,24 +160,23 @@ class _Plane:
         voxels, fewest, most, _ = _limits()
         return int(np.clip(2 ** round(math.log2(voxels / self.length)), fewest, most))
 
+    @property
+    def stage(self) -> int:
+        """Iterations of a stage: whole blocks of slices, so that blocks end where a volume ends."""
+        return -(-_STAGE // self.depth) * self.depth
+
     def rows(self, block: np.ndarray) -> np.ndarray:
         """The image's part of [n, length] as [n, y, x], no copy."""
         y, x = self.sides
         return block[:, : y * self.stride].reshape(-1, y, self.stride)[:, :, :x]
-
-    def inside(self) -> jax.Array:
-        """[length] whether a voxel is one of the image."""
-        inside = np.zeros((1, self.length), bool)
-        self.rows(inside)[:] = True
-        return jnp.asarray(inside[0])
 
 
 @functools.partial(jax.jit, static_argnames='margin', donate_argnames='before')
 def _iterate(
     block: jax.Array,
     before: jax.Array,
-    inside: jax.Array,
-    numbers: jax.Array,
+    stride: jax.Array,
+    n_iterations: jax.Array,
     sign: jax.Array,
     *,
     margin: int,
@@ -186,15 +186,14 @@ def _iterate(
     Args:
       block: [n, length] slices of the field.
       before: [iterations, 2, length] for each iteration, the two slices before those it is given.
-      inside: [length] of the image.
-      numbers: the stride of rows, how many iterations, the z of the first slice, and the end of z.
+      stride: of the rows of the image.
+      n_iterations: of this stage.
       sign: of the cross terms with z.
 
     Returns:
       The block, one slice lower for each iteration; and `before` for the next block.
     """
     n, length = block.shape
-    stride, n_iterations, first, end = numbers
 
     def iteration(i: jax.Array, held: tuple[jax.Array, ...]) -> tuple[jax.Array, ...]:
         source, block, before = held
@@ -208,9 +207,7 @@ def _iterate(
             start = (1 + z, margin + y * stride + x)
             return jax.lax.dynamic_slice(source, start, (n, length))
 
-        z = first - 1 - i + jnp.arange(n)
-        real = ((z >= 0) & (z < end))[:, None] & inside
-        return source, jnp.where(real, _moved(shift, sign), 0), before
+        return source, _moved(shift, sign), before
 
     source = jnp.zeros((n + 2, length + 2 * margin), block.dtype)
     _, block, before = jax.lax.fori_loop(0, n_iterations, iteration, (source, block, before))
@@ -252,6 +249,8 @@ class _Flow:
         kept: dict[int, tuple[jax.Array, jax.Array]] = {}
         for k, of in enumerate(hits):
             for b, field in self._blocks(of[self.region.slices], sign):
+                if not self._box(b).size:
+                    continue
                 if k == 0:
                     kept[b] = field, jnp.zeros(field.shape, number)
                 else:
@@ -278,8 +277,8 @@ class _Flow:
         depth, end = self.plane.depth, self.region.shape[0]
         core = [c - self.region.start[0] for c in (self.core.start[0], self.core.stop[0])]
         stages = []
-        for done in range(0, self.n_iterations, _STAGE):
-            n = min(_STAGE, self.n_iterations - done)
+        for done in range(0, self.n_iterations, self.plane.stage):
+            n = min(self.plane.stage, self.n_iterations - done)
             left = self.n_iterations - done
             lowest = max(0, core[0] - left)
             beyond = min(end, core[1] + left - n)
@@ -295,33 +294,27 @@ class _Flow:
 
     def _blocks(self, field: np.ndarray, sign: np.float32) -> Iterator[tuple[int, jax.Array]]:
         """The blocks of the field after all iterations, from the first slices to the last."""
-        plane, stages, inside = self.plane, self._stages(), self.plane.inside()
-        before = [jnp.zeros((_STAGE, 2, plane.length), jnp.float32) for _ in stages]
+        plane, stages = self.plane, self._stages()
+        before = [jnp.zeros((plane.stage, 2, plane.length), jnp.float32) for _ in stages]
         made: dict[int, jax.Array] = {}  # by stage
 
-        def work(task: tuple[int, int, jax.Array | None]) -> jax.Array:
-            s, b, block = task
-            if s == 0:
-                block = self._load(field, b)
-            elif block is None:  # past the end of the stage before
-                block = jnp.zeros((plane.depth, plane.length), jnp.float32)
-            first = b * plane.depth - stages[s].done
-            numbers = np.array([plane.stride, stages[s].n, first, len(field)], np.int32)
-            block, before[s] = _iterate(
-                block, before[s], inside, numbers, sign, margin=plane.margin
-            )
-            return block
-
         for tick in range(stages[-1].blocks.stop + len(stages) - 1):
-            tasks = [
-                (s, tick - s, made.pop(s - 1, None))
-                for s, stage in enumerate(stages)
-                if tick - s in stage.blocks
-            ]
-            made = {s: block for (s, *_), block in zip(tasks, map(work, tasks), strict=True)}
+            given, made = made, {}
+            for s, stage in enumerate(stages):
+                b = tick - s
+                if b not in stage.blocks:
+                    continue
+                block = self._load(field, b) if s == 0 else given.pop(s - 1, None)
+                if block is None:  # past the end of the stage before
+                    block = jnp.zeros((plane.depth, plane.length), jnp.float32)
+                n, stride = np.int32(stage.n), np.int32(plane.stride)
+                made[s], before[s] = _iterate(
+                    block, before[s], stride, n, sign, margin=plane.margin
+                )
+            # Queued so far: all stages run at the same time. No more than a block of each at once.
             jax.block_until_ready(list(made.values()))
-            if len(stages) - 1 in made:
-                yield tick - len(stages) + 1, made.pop(len(stages) - 1)
+            if (last := len(stages) - 1) in made:
+                yield tick - last, made.pop(last)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -366,8 +359,8 @@ class _Parts:
     @property
     def bytes(self) -> int:
         """Of all the slices of the iterations, the blocks of the stages, and the highest field."""
-        stages = -(-self.n_iterations // _STAGE)
-        slices = 2 * _STAGE * stages + (stages + 6) * self.plane.depth
+        stages = -(-self.n_iterations // self.plane.stage)
+        slices = 2 * self.plane.stage * stages + (stages + 6) * self.plane.depth
         kept = self.core[0] + 2 * self.plane.depth
         return self.plane.length * (4 * slices + (4 + 2) * kept)
 

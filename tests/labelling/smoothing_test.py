@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from sxt_jax.core.box import Box
 from sxt_jax.core.errors import InputError
 from sxt_jax.labelling import smoothing
 from sxt_jax.labelling.smoothing import curvature_step, smooth_labels
@@ -90,6 +91,28 @@ def test_labels_are_those_of_the_formula(published):
     np.testing.assert_array_equal(labels, _numpy_labels(hits, ids, 23, published))
 
 
+def _flown(hits, core, n_iterations, sign):
+    """The field in the core, put together from the blocks it comes out in."""
+    flow = smoothing._Flow.around(core, hits.shape, n_iterations)
+    field = np.full(hits.shape, np.nan, np.float32)
+    for b, block in flow._blocks(hits[flow.region.slices], sign):
+        box = flow._box(b)
+        corner = (flow.region.start[0] + flow._first(b), *flow.region.start[1:])
+        here = box.shift([-c for c in corner])
+        field[box.slices] = flow.plane.rows(np.asarray(block))[here.slices]
+    return field[core.slices]
+
+
+@pytest.mark.parametrize('core', [Box((0, 0, 0), (40, 9, 11)), Box((17, 3, 0), (33, 9, 2))])
+def test_fields_that_flow_block_by_block_are_those_of_single_steps(core):
+    hits = _hits(40, 9, 11)
+    field = jnp.asarray(hits, jnp.float32)
+    for _ in range(12):
+        field = curvature_step(field, published=True)
+    flown = _flown(hits, core, 12, np.float32(-1))
+    np.testing.assert_allclose(flown, np.asarray(field)[core.slices], rtol=1e-6, atol=1e-4)
+
+
 def test_labels_are_those_of_biomedisa():
     # What lies beyond 6 voxels shows in none: fields move by little more than 1 voxel.
     rim = (slice(6, -6),) * 3
@@ -105,7 +128,9 @@ def test_labels_are_those_of_biomedisa():
     assert (published != labels).sum() > 10
 
 
-@pytest.mark.parametrize(('block', 'memory', 'parts'), [(2**19, 2**19, 4), (2**12, 2**18, 12)])
+@pytest.mark.parametrize(
+    ('block', 'memory', 'parts'), [(2**19, 2**19, 4), (2**12, 240 * 2**10, 12)]
+)
 def test_parts_and_blocks_change_nothing(block, memory, parts, tmp_path, monkeypatch):
     hits, ids = _hits(2, 50, 23, 25), np.array([4, 1], np.uint8)
     whole = smooth_labels(hits, ids, n_iterations=5)
