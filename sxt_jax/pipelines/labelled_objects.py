@@ -136,7 +136,7 @@ def read_mask(
       InputError: no such class, no voxel of it, or several classes and none is named.
     """
     counts = count_labels(volume.data, name=str(path))
-    value = _find_value(path, sorted(v for v in counts if v), volume.class_names or {}, class_)
+    value = find_value(path, sorted(v for v in counts if v), volume.class_names or {}, class_)
     mask = np.empty(volume.shape, bool)
     z = 0
     for slab in slabs(volume.data):
@@ -145,9 +145,20 @@ def read_mask(
     return mask, value
 
 
-def _find_value(
+def find_value(
     path: str | Path, values: list[int], names: Mapping[int, str], class_: str | None
 ) -> int:
+    """The value of a class.
+
+    Args:
+      path: for errors.
+      values: label values but 0 that occur.
+      names: of values, where the file tells them.
+      class_: name or value; None: the only value.
+
+    Raises:
+      InputError: no such class, no voxel of it, or several classes and none is named.
+    """
     told = ', '.join(_told(v, names) for v in values[:_SHOWN_VALUES])
     told += ', …' * (len(values) > _SHOWN_VALUES)
     if not values:

@@ -1,6 +1,7 @@
 """Figures for papers and reports; each function returns a matplotlib Figure."""
 
 from sxt_jax.plots.curves import learning_curves
+from sxt_jax.plots.dots import dot_panels
 from sxt_jax.plots.figures import save_figure
 from sxt_jax.plots.matching import cell_score_boxes
 from sxt_jax.plots.measurements import predicted_against_true, scores_by_class
@@ -10,6 +11,7 @@ from sxt_jax.plots.training_sets import training_set_curves
 
 __all__ = [
     'cell_score_boxes',
+    'dot_panels',
     'learning_curves',
     'orthogonal_slices',
     'predicted_against_true',
