@@ -50,7 +50,7 @@ def dot_panels(
         told = f'{mean_and_sd(values)} {unit}'.strip()
         axes.set_title(f'{what}\n{told}', fontsize=8)
         axes.set(xticks=[], xlim=(-0.6, 0.6), ylabel=unit)
-        axes.yaxis.label.set_size(8)
+        axes.yaxis.label.set_fontsize(8)
     for axes in grid[len(panels) :]:
         axes.set_axis_off()
     if title:
@@ -58,8 +58,23 @@ def dot_panels(
     return figure
 
 
-def draw_dots(axes: Axes, values: np.ndarray, *, place: float = 0.0, colour: str = GRAY) -> None:
-    """Dots of values around a place on the horizontal axis, beside their mean ± SD in red."""
+def draw_dots(
+    axes: Axes,
+    values: np.ndarray,
+    *,
+    place: float = 0.0,
+    mean_at: float | None = None,
+    colour: str = GRAY,
+) -> None:
+    """Dots of values around a place on the horizontal axis, and their mean ± SD in red.
+
+    Args:
+      axes: to draw on.
+      values: [n] finite values.
+      place: on the horizontal axis.
+      mean_at: place of the mean; None: that of the dots.
+      colour: of the dots.
+    """
     tidy(axes)
     axes.margins(y=0.12)
     if not len(values):
@@ -67,7 +82,15 @@ def draw_dots(axes: Axes, values: np.ndarray, *, place: float = 0.0, colour: str
     axes.scatter(place + _spread(values), values, s=11, color=colour, alpha=0.75, lw=0)
     sd = values.std(ddof=1) if len(values) > 1 else 0.0
     axes.errorbar(
-        place, values.mean(), sd, color=_MEAN, marker='o', ms=6, capsize=4, lw=1.6, zorder=4
+        place if mean_at is None else mean_at,
+        values.mean(),
+        sd,
+        color=_MEAN,
+        marker='o',
+        ms=6,
+        capsize=4,
+        lw=1.6,
+        zorder=4,
     )
     if values.min() >= 0:
         axes.set_ylim(bottom=min(0, axes.get_ylim()[0]) if values.min() == 0 else 0)
