@@ -33,7 +33,7 @@ _WALKS = flags.DEFINE_integer('n_walks', 10, 'Walks from each voxel of a labelle
 _STEPS = flags.DEFINE_integer('n_steps', 400, 'Steps of a walk; published: 4000, no better.')
 _AXES = flags.DEFINE_enum('axes', 'z', ['z', 'zyx'], 'Labelled slices are xy, or also xz and yz.')
 _SMOOTH = flags.DEFINE_integer('smooth', 0, 'Iterations of mean-curvature smoothing, such as 100.')
-_CURVATURE = flags.DEFINE_boolean('published_curvature', False, "Smooth with Biomedisa's terms.")
+_PUBLISHED = flags.DEFINE_boolean('published_smoothing', False, 'Smooth as Biomedisa does.')
 _KEEP = flags.DEFINE_boolean('keep_slices', False, 'Labelled slices stay exactly as they are.')
 _SETTLED = flags.DEFINE_float('settled', 0, 'Stop when fewer labels than this share change.')
 _IGNORE = flags.DEFINE_integer('ignore_value', None, 'Label value of voxels without a label.')
@@ -54,7 +54,7 @@ def main(argv: Sequence[str]) -> int:
     log_devices()
     options = Options(
         n_walks=_WALKS.value, n_steps=_STEPS.value, axes=_AXES.value, smooth=_SMOOTH.value,
-        published_curvature=_CURVATURE.value, keep_slices=_KEEP.value, settled=_SETTLED.value,
+        published_smoothing=_PUBLISHED.value, keep_slices=_KEEP.value, settled=_SETTLED.value,
         ignore_value=_IGNORE.value, seed=_SEED.value, uncertainty=_UNCERTAINTY.value,
         clean=_CLEAN.value, fill=_FILL.value, suggest_slices=_SUGGEST.value,
     )  # fmt: skip

@@ -41,9 +41,9 @@ def test_randomness_comes_first_and_options_by_name(name):
         if not inspect.isfunction(item):
             continue
         parameters = list(inspect.signature(item).parameters.values())
-        names = [p.name for p in parameters]
-        assert 'key' not in names[1:], f'{name}.{thing}: key first'
         positional = [p for p in parameters if p.kind is not p.KEYWORD_ONLY]
+        names = [p.name for p in positional]
+        assert 'key' not in names[1:], f'{name}.{thing}: key first, or by name'
         assert len(positional) <= 6, f'{name}.{thing}: {len(positional)} positional arguments'
         for p in positional:
             assert not (p.annotation in (bool, 'bool') and p.default is not p.empty), (
@@ -65,6 +65,7 @@ FACE = {
     'sxt_jax.measure': ('objects',),
     'sxt_jax.metrics': ('dice', 'matched_dice', 'average_precision'),
     'sxt_jax.instances': ('labels_to_flows', 'track', 'reconstruct'),
+    'sxt_jax.labelling': ('interpolate',),
 }
 
 
@@ -78,8 +79,12 @@ def test_the_face_is_there(name):
 def test_the_faces_arguments():
     from sxt_jax.inference import predict_volume
     from sxt_jax.io import read_volume
+    from sxt_jax.labelling import interpolate
     from sxt_jax.measure import objects
 
+    interpolation = list(inspect.signature(interpolate).parameters)
+    assert interpolation[:3] == ['image', 'sparse_labels', 'key']
+    assert {'n_walks', 'n_steps', 'axes', 'smooth'} <= set(interpolation)
     assert {'dataset', 'region'} <= set(inspect.signature(read_volume).parameters)
     predict = list(inspect.signature(predict_volume).parameters)
     assert predict[:3] == ['apply_fn', 'variables', 'image']

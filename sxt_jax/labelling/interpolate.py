@@ -24,6 +24,7 @@ from sxt_jax.labelling.starts import find_starts, given_voxels
 from sxt_jax.labelling.votes import SURE, box_of_hits, elect, measure_uncertainty
 
 PERCENTILES = (0.1, 99.9)
+_SMOOTHING_BYTES = 2**28
 
 
 @dataclasses.dataclass(frozen=True)
@@ -56,7 +57,7 @@ def interpolate(
     n_steps: int = 400,
     axes: str = 'z',
     smooth: int = 0,
-    published_curvature: bool = False,
+    published_smoothing: bool = False,
     keep_slices: bool = False,
     settled: float = 0.0,
     unlabelled: int | None = None,
@@ -82,7 +83,7 @@ def interpolate(
       n_steps: steps of a walk. Published: 4000; 400 are as accurate at a tenth of the cost.
       axes: 'z', labelled slices are xy; 'zyx', they are xy, xz and yz.
       smooth: iterations of mean-curvature smoothing of the hits; published: 100.
-      published_curvature: with the cross terms of the released code (see `smooth_labels`).
+      published_smoothing: as the released code does it (see `smooth_labels`).
       keep_slices: labelled slices stay exactly as given.
       settled: make fewer walks where a doubling of their number changed the label of less than this
         share of the labelled voxels; 0: all.
@@ -117,7 +118,11 @@ def interpolate(
         near = hits[(slice(None), *box.slices)]
         values = np.asarray(ids, labels.dtype)
         labels[box.slices] = smooth_labels(
-            near, values, n_iterations=smooth, published=published_curvature
+            near,
+            values,
+            n_iterations=smooth,
+            published=published_smoothing,
+            memory_bytes=max(_SMOOTHING_BYTES, hits.nbytes // 2),
         )
     if keep_slices:
         for index, given in given_voxels(sparse_labels, axes=axes, unlabelled=unlabelled):

@@ -24,16 +24,14 @@ import jax
 import numpy as np
 
 from sxt_jax.core.blocks import Block, make_blocks
-from sxt_jax.core.box import Box
 from sxt_jax.core.errors import InputError
 from sxt_jax.core.volume import ArrayLike
-from sxt_jax.labelling.neighbours import pack_neighbours
-from sxt_jax.labelling.walkers import Group, Region
+from sxt_jax.labelling.walkers import Group, Region, Surroundings
 
 # Walkers that move together: on a CPU they stay in the caches, elsewhere they fill the device.
 _WALKERS_CPU = 2**14
 _WALKERS = 2**20
-_BLOCK_CPU = 128
+_BLOCK_CPU = 96
 _BLOCK = 384
 # A region reaches this many standard deviations of a free walk beyond its block, within limits:
 # few walkers come to its rim.
@@ -163,10 +161,12 @@ class _Walk:
         shape = self.levels.shape
         side = _BLOCK_CPU if self._on_cpu else _BLOCK
         halo = int(np.clip(np.ceil(_DEVIATIONS * np.sqrt(self.n_steps / 3)), *_HALO))
-        blocks = list(make_blocks(shape, block=[side] * 3, halo=[halo] * 3))
-        counts = [-(-length // side) for length in shape]
-        places = [place // side for place in np.unravel_index(voxels, shape)]
-        owners = np.ravel_multi_index(places, counts)
+        # Where a region would reach from end to end, one block is enough.
+        sides = [length if length <= side + 2 * halo else side for length in shape]
+        blocks = list(make_blocks(shape, block=sides, halo=[halo] * 3))
+        counts = [-(-length // side) for length, side in zip(shape, sides, strict=True)]
+        places = zip(np.unravel_index(voxels, shape), sides, strict=True)
+        owners = np.ravel_multi_index([place // side for place, side in places], counts)
         order = np.argsort(owners, kind='stable')
         bounds = np.searchsorted(owners, np.arange(len(blocks) + 1), sorter=order)
         for block, first, last in zip(blocks, bounds, bounds[1:], strict=False):
@@ -175,13 +175,14 @@ class _Walk:
 
     def through(self, block: Block, groups: Iterable[_Walkers]) -> list[_Walkers]:
         """Add the hits in a block's region; walkers that have come to its rim are returned."""
-        words, queue = pack_neighbours(self.levels, block.region), _Shared(groups)
+        queue, box = _Shared(groups), block.region
+        known = {d: Surroundings(self.levels, box, d) for d in dict.fromkeys(self.workers)}
 
         def work(device: jax.Device) -> tuple[np.ndarray, list[_Walkers]] | None:
             region, stopped = None, []
             for walkers in queue:
-                region = region or Region(words, block.region.shape, device)
-                stopped.append(self._go(region, block.region, walkers))
+                region = region or Region(known[device])
+                stopped.append(self._go(region, walkers))
             return None if region is None else (region.hits_to_host(), stopped)
 
         with ThreadPoolExecutor(len(self.workers)) as pool:
@@ -191,22 +192,20 @@ class _Walk:
                 queue.close()  # an interruption: the others end after their group
                 raise
         for entered, _ in results:
-            self.hits[block.region.slices] += entered
+            self.hits[box.slices] += entered
         return [walkers for _, stopped in results for walkers in stopped if len(walkers.steps)]
 
-    def _go(self, region: Region, box: Box, walkers: _Walkers) -> _Walkers:
+    def _go(self, region: Region, walkers: _Walkers) -> _Walkers:
         """Let walkers go to their end or to the rim of the region; the latter are returned."""
-        shape, corner = self.levels.shape, np.asarray(box.start)[:, None]
-        places = np.asarray(np.unravel_index(walkers.voxels, shape)) - corner
-        voxels = np.ravel_multi_index(tuple(places), box.shape)
+        shape = self.levels.shape
+        voxels = np.asarray(np.unravel_index(walkers.voxels, shape))
         levels, variances = (column[walkers.starts] for column in self.starts[1:])
         group = Group(voxels, walkers.steps, levels, variances, walkers.starts, walkers.walks)
         ends, steps = region.walk(group, seed=self.seed, n_steps=self.n_steps)
         rest = np.flatnonzero(steps < self.n_steps)
-        places = np.asarray(np.unravel_index(ends[rest], box.shape)) + corner
         self.on_walks(len(steps) - len(rest))
         return walkers.take(rest)._replace(
-            voxels=np.ravel_multi_index(tuple(places), shape), steps=steps[rest]
+            voxels=np.ravel_multi_index(tuple(ends[:, rest]), shape), steps=steps[rest]
         )
 
 

@@ -24,6 +24,7 @@ import numpy as np
 
 from sxt_jax.core.box import Box
 from sxt_jax.core.errors import InputError
+from sxt_jax.labelling.votes import find_winners
 
 _STEP = 0.01
 _EPSILON = 1e-10  # of squared hits a voxel
@@ -48,12 +49,16 @@ def smooth_labels(
     """The label of the highest field in each voxel, after mean-curvature flow of all of them.
 
     As `smooth` of Biomedisa (github.com/biomedisa/biomedisa), where 100 iterations are usual.
+    Around single hits the explicit steps overshoot below 0, and a label that was never there would
+    win over them with its field of 0: only fields above 0 can win here, and where none is, the
+    label with most hits stays.
 
     Args:
       hits: [k, z, y, x] hits of k labels, integers, in memory or in a file.
       ids: the k labels. The first of equally high fields wins.
       n_iterations: at least 1.
-      published: take the xz and yz cross terms with the wrong sign of the released code.
+      published: as the released code, whose xz and yz cross terms have the wrong sign, and where
+        the highest field wins, also below 0.
       memory_bytes: what may be taken beyond hits and labels, 0.8 GB by default on CPUs. Volumes
         that need more are smoothed in parts that overlap, with the same result.
       on_slab: called with the number of voxels whose field is done since the last call, and with
@@ -69,11 +74,16 @@ def smooth_labels(
     _check(hits, ids, n_iterations)
     labels = np.empty(hits.shape[1:], ids.dtype)
     sign = np.float32(-1 if published else 1)
+    floor = np.float32(-np.inf if published else 0)
     budget = memory_bytes if memory_bytes is not None else _limits()[-1]
     for core in _cut(labels.shape, n_iterations, budget):
         flow = _Flow.around(core, labels.shape, n_iterations)
-        for box, number in flow.highest(hits, sign, on_slab):
-            labels[box.slices] = ids[number]
+        for box, number in flow.highest(hits, sign, floor, on_slab):
+            known = number < len(hits)
+            labels[box.slices] = ids[np.where(known, number, 0)]
+            if not known.all():
+                most = find_winners(hits[(slice(None), *box.slices)], ids)
+                labels[box.slices] = np.where(known, labels[box.slices], most)
     return labels
 
 
@@ -83,7 +93,7 @@ def curvature_step(field: jax.Array, *, published: bool = False) -> jax.Array:
 
     Args:
       field: [z, y, x] float32, 0 outside.
-      published: as in `smooth_labels`.
+      published: with the cross terms of the released code.
 
     Returns:
       [z, y, x] float32.
@@ -242,19 +252,26 @@ class _Flow:
         return _Plane((self.region.shape[1], self.region.shape[2]))
 
     def highest(
-        self, hits: np.ndarray, sign: np.float32, on_slab: Callable[[int, int], Any] | None
+        self,
+        hits: np.ndarray,
+        sign: np.float32,
+        floor: np.float32,
+        on_slab: Callable[[int, int], Any] | None,
     ) -> Iterator[tuple[Box, np.ndarray]]:
-        """The core box by box, with the number of the label with the highest field."""
-        number = np.min_scalar_type(len(hits) - 1)
+        """The core box by box, with the number of the label with the highest field above `floor`.
+
+        Where there is none, the number is that of labels.
+        """
+        number = np.min_scalar_type(len(hits))
         kept: dict[int, tuple[jax.Array, jax.Array]] = {}
         for k, of in enumerate(hits):
             for b, field in self._blocks(of[self.region.slices], sign):
                 if not self._box(b).size:
                     continue
                 if k == 0:
-                    kept[b] = field, jnp.zeros(field.shape, number)
-                else:
-                    kept[b] = _compare(field, *kept[b], number.type(k))
+                    nobody = jnp.full(field.shape, len(hits), number)
+                    kept[b] = jnp.full_like(field, floor), nobody
+                kept[b] = _compare(field, *kept[b], number.type(k))
                 if on_slab is not None:
                     on_slab(self._box(b).size, hits.size)
         for b, (_, which) in kept.items():

@@ -30,13 +30,17 @@ def elect(hits: np.ndarray, ids: Sequence[int], labels: np.ndarray) -> int:
     values = np.asarray(ids, labels.dtype)
 
     def work(here: slice) -> int:
-        votes = hits[:, here]
-        winner = np.where(votes.any(0), values[votes.argmax(0)], labels.dtype.type(0))
+        winner = find_winners(hits[:, here], values)
         changed = int(np.count_nonzero(winner != labels[here]))
         labels[here] = winner
         return changed
 
     return sum(_over_slabs(work, labels.shape))
+
+
+def find_winners(hits: np.ndarray, ids: np.ndarray) -> np.ndarray:
+    """The label with most hits of [k, …] in each voxel, in the dtype of `ids`, as in `elect`."""
+    return np.where(hits.any(0), ids[hits.argmax(0)], ids.dtype.type(0))
 
 
 def measure_uncertainty(hits: np.ndarray) -> np.ndarray:

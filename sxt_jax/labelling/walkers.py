@@ -11,7 +11,15 @@ import numpy as np
 from jax import lax
 
 from sxt_jax.core.blocks import bucket
-from sxt_jax.labelling.neighbours import FREE_BIT, LEVEL_BITS, RIM_BIT, Words
+from sxt_jax.core.box import Box
+from sxt_jax.core.volume import ArrayLike
+from sxt_jax.labelling.neighbours import (
+    FREE_BIT,
+    LEVEL_BITS,
+    RIM_BIT,
+    mark_voxels,
+    pack_neighbours,
+)
 
 _SMALLEST_GROUP = 64
 
@@ -20,7 +28,7 @@ class Group(NamedTuple):
     """n walkers.
 
     Attributes:
-      voxels: [n] flat index, in the region, of where they are.
+      voxels: [3, n] where they are in the volume.
       steps: [n] how many steps they have made.
       levels: [n] gray level B of their start.
       variances: [n] σ² of their start, above 0.
@@ -39,42 +47,54 @@ class Group(NamedTuple):
 _DTYPES = Group(np.int32, np.int32, np.float32, np.float32, np.uint32, np.uint32)
 
 
-class Region:
-    """What a device knows of a region: the neighbours of its voxels, and their hits so far."""
+class Surroundings:
+    """What a device knows of a region: the neighbours of its voxels."""
 
-    def __init__(self, words: Words, shape: tuple[int, ...], device: jax.Device) -> None:
-        self._device, self._shape = device, shape
+    def __init__(self, levels: ArrayLike, box: Box, device: jax.Device) -> None:
+        marked = mark_voxels(levels, box)
         # Programs are compiled for few sizes, not for the shape of every volume.
-        self._spare = bucket(words[0].size) - words[0].size
-        self._words = self._put(*(np.pad(word, (0, self._spare)) for word in words))
-        with jax.default_device(device):
-            self._hits = jnp.zeros(len(words[0]) + self._spare, jnp.int32)
-        _, y, x = shape
-        self._strides = self._put(np.array([y * x, x, 1], np.int32))[0]
+        flat = np.pad(marked.reshape(-1), (0, bucket(marked.size) - marked.size))
+        _, y, x = marked.shape
+        self.box, self.padded_shape, self.device = box, marked.shape, device
+        self.strides = jax.device_put(np.array([y * x, x, 1], np.int32), device)
+        self.words = pack_neighbours(jax.device_put(flat, device), self.strides)
+
+
+class Region:
+    """Hits in a region of a volume, of walkers that one thread sends through it."""
+
+    def __init__(self, surroundings: Surroundings) -> None:
+        self._of = surroundings
+        with jax.default_device(surroundings.device):
+            self._hits = jnp.zeros(len(surroundings.words[0]), jnp.int32)
 
     def walk(self, group: Group, *, seed: int, n_steps: int) -> tuple[np.ndarray, np.ndarray]:
         """Add the hits of walkers until they have made `n_steps` or come to the rim.
 
         Returns:
-          [n] voxel in which each is then, and [n] its steps.
+          [3, n] voxel in the volume in which each is then, and [n] its steps.
         """
-        n = len(group.voxels)
+        n, corner = len(group.steps), np.reshape(self._of.box.start, (3, 1)) - 1
+        local = np.ravel_multi_index(tuple(group.voxels - corner), self._of.padded_shape)
         spare = (0, _padded(n) - n)
         # Those that only fill the group up have made all their steps.
         fill = Group(0, n_steps, 0, 1, 0, 0)
         padded = (
             np.pad(np.asarray(column, dtype), spare, constant_values=value)
-            for column, dtype, value in zip(group, _DTYPES, fill, strict=True)
+            for column, dtype, value in zip(
+                group._replace(voxels=local), _DTYPES, fill, strict=True
+            )
         )
-        numbers = self._put(*padded, np.int32(n_steps), np.uint32(seed))
-        self._hits, ends, made = _walk(self._hits, self._words, self._strides, *numbers)
-        return np.asarray(ends)[:n], np.asarray(made)[:n]
+        numbers = jax.device_put((*padded, np.int32(n_steps), np.uint32(seed)), self._of.device)
+        self._hits, ends, made = _walk(self._hits, self._of.words, self._of.strides, *numbers)
+        places = np.unravel_index(np.asarray(ends)[:n], self._of.padded_shape)
+        return np.asarray(places) + corner, np.asarray(made)[:n]
 
     def hits_to_host(self) -> np.ndarray:
-        return np.asarray(self._hits)[: int(np.prod(self._shape))].reshape(self._shape)
-
-    def _put(self, *arrays: Any) -> tuple[jax.Array, ...]:
-        return tuple(jax.device_put(array, self._device) for array in arrays)
+        """[z, y, x] int32 of the region."""
+        shape = self._of.padded_shape
+        hits = np.asarray(self._hits)[: int(np.prod(shape))].reshape(shape)
+        return hits[1:-1, 1:-1, 1:-1]
 
 
 def _padded(n: int) -> int:

@@ -40,7 +40,7 @@ class Options:
     """What is wanted of an interpolation.
 
     Attributes:
-      n_walks, n_steps, axes, smooth, published_curvature, keep_slices, settled: see
+      n_walks, n_steps, axes, smooth, published_smoothing, keep_slices, settled: see
         `labelling.interpolate`.
       ignore_value: label of voxels without a label; None: slices of nothing but 0 are unlabelled.
       seed: of the walks.
@@ -54,7 +54,7 @@ class Options:
     n_steps: int = 400
     axes: str = 'z'
     smooth: int = 0
-    published_curvature: bool = False
+    published_smoothing: bool = False
     keep_slices: bool = False
     settled: float = 0.0
     ignore_value: int | None = None
@@ -178,7 +178,7 @@ def _interpolate(
             n_steps=options.n_steps,
             axes=options.axes,
             smooth=options.smooth,
-            published_curvature=options.published_curvature,
+            published_smoothing=options.published_smoothing,
             keep_slices=options.keep_slices,
             settled=options.settled,
             unlabelled=options.ignore_value,

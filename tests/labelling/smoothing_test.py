@@ -175,3 +175,17 @@ def test_of_equally_high_fields_the_first_wins():
 def test_what_cannot_be_smoothed_is_told(hits, ids, n, message):
     with pytest.raises(InputError, match=message):
         smooth_labels(hits, ids, n_iterations=n)
+
+
+def test_overshooting_does_not_hand_voxels_to_labels_that_were_never_there():
+    rng = np.random.default_rng(0)
+    hits = np.zeros((2, 16, 24, 24), np.int32)
+    hits[0] = rng.poisson(0.05, hits.shape[1:]) * 9  # background far from any labelled slice
+    found = smooth_labels(hits, [0, 7], n_iterations=10)
+    assert not found.any()
+    assert smooth_labels(hits, [0, 7], n_iterations=10, published=True).any()
+    # Where no field is above 0 the label with most hits stays, if any was there.
+    hits = hits[:1]
+    found = smooth_labels(hits, np.array([7]), n_iterations=10)
+    assert (found[hits[0] > 0] == 7).all()
+    assert set(np.unique(found)) == {0, 7}
