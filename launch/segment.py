@@ -1,15 +1,15 @@
 """Segment tomograms with a trained network.
 
     python -m launch.segment --checkpoint=W --input=FILE_OR_DIR --output=DIR
-    python -m launch.segment --checkpoint=W --input=FILE_OR_DIR --output=DIR \\
-        --instances --cell_radius=12
+    python -m launch.segment --checkpoint=W --input=IN --output=DIR --instances --cell_radius=12
 
 Labels have the name, format, grid and voxel size of their tomogram. A file that cannot be
 segmented is reported and does not stop the others; the exit status is then 2.
-
-`--instances` is for networks that give flows, such as cellpose3d and, seeing slices in three
-orientations, cellpose2d: each cell gets a number of its own. With `--probabilities` foreground and
-flows are written too; `launch.reconstruct` makes other instances of them without the network.
+Tiles are those of the training, unless --tile, --overlap and --blend say otherwise. Networks with a
+label −1 … 1 (deep_sxt) see whole slices where memory allows; above 0 is the mask, (1 + label) / 2
+its probability. `--instances` is for networks that give flows, such as cellpose3d and, seeing
+slices in three orientations, cellpose2d: each cell gets a number of its own. `--probabilities`
+writes their foreground and flows, of which `launch.reconstruct` makes other instances.
 """
 
 from __future__ import annotations
@@ -25,16 +25,24 @@ from sxt_jax.core.errors import InputError
 _CHECKPOINT = flags.DEFINE_string('checkpoint', None, 'Workdir of a training run.')
 _INPUT = flags.DEFINE_string('input', None, 'A tomogram or a folder of tomograms.')
 _OUTPUT = flags.DEFINE_string('output', None, 'Folder for the results.')
-_PROBABILITIES = flags.DEFINE_boolean(
-    'probabilities', False, 'Also write probabilities (or flows).'
-)
+_PROBABILITIES = flags.DEFINE_boolean('probabilities', False, 'Write them too, or flows.')
 _MIRROR = flags.DEFINE_string('mirror', '', "Average over mirror images along these of 'zyx'.")
+_ROTATE = flags.DEFINE_boolean('rotate', False, 'Average over four quarter turns about z.')
+_TILE = flags.DEFINE_list('tile', None, 'Sides z,y,x of the tiles images are cut into.')
+_OVERLAP = flags.DEFINE_list('overlap', None, 'Overlap z,y,x of neighbouring tiles.')
+_BLEND = flags.DEFINE_string('blend', None, 'Weights there: constant, cosine or distance.')
 _CLEAN = flags.DEFINE_float('clean', 0, "Remove objects below this share of a class's largest.")
 _FILL = flags.DEFINE_float('fill', 0, 'Fill holes below this share of the object around them.')
 _INSTANCES = flags.DEFINE_boolean('instances', False, 'Cells one by one instead of classes.')
 _RADIUS = flags.DEFINE_float('cell_radius', None, 'Typical radius of a cell, in voxels along x.')
 _SKIP = flags.DEFINE_boolean('skip_existing', False, 'Leave results alone that are there.')
 _DATASET = flags.DEFINE_string('dataset', None, 'Data set inside HDF5 or OME-Zarr files.')
+
+
+def _numbers(flag: flags.FlagHolder) -> list[int] | None:
+    if not all(map(str.isdecimal, flag.value or ())):
+        raise InputError(f'--{flag.name}', ','.join(flag.value), 'three whole numbers z,y,x')
+    return None if flag.value is None else [int(n) for n in flag.value]
 
 
 def main(argv: Sequence[str]) -> int:
@@ -47,6 +55,10 @@ def main(argv: Sequence[str]) -> int:
     options = Options(
         probabilities=_PROBABILITIES.value,
         mirror=_MIRROR.value,
+        rotate=_ROTATE.value,
+        tile=_numbers(_TILE),
+        overlap=_numbers(_OVERLAP),
+        blend=_BLEND.value,
         clean=_CLEAN.value,
         fill=_FILL.value,
         skip_existing=_SKIP.value,

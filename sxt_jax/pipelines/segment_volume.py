@@ -25,6 +25,7 @@ from sxt_jax.io import (
     without_labels,
     write_volume,
 )
+from sxt_jax.pipelines.retile import retile
 from sxt_jax.pipelines.segment_instances import write_instances
 from sxt_jax.pipelines.segmenter import Segmenter, load_segmenter, predict_image
 
@@ -41,6 +42,13 @@ class Options:
       probabilities: also write the probability of every class; with `instances` the foreground and
         the flows.
       mirror: axes ('zyx') over whose mirror images predictions are averaged.
+      rotate: whether they are averaged over the four quarter turns about z.
+      tile: (z, y, x) sides of the tiles images are cut into; None: as the checkpoint has it, or of
+        networks that give a label whole slices where they fit.
+      overlap: (z, y, x) of neighbouring tiles; None: as large a part of the tile as the
+        checkpoint's.
+      blend: weights where tiles overlap ('constant', 'cosine', 'distance'); None: as the
+        checkpoint has it.
       clean: objects smaller than this share of their class's largest are removed; 0: none.
       fill: holes smaller than this share of the object around them are filled; 0: none.
       skip_existing: leave results alone that are already there; one of the other kind, classes for
@@ -52,6 +60,10 @@ class Options:
 
     probabilities: bool = False
     mirror: str = ''
+    rotate: bool = False
+    tile: Sequence[int] | None = None
+    overlap: Sequence[int] | None = None
+    blend: str | None = None
     clean: float = 0.0
     fill: float = 0.0
     skip_existing: bool = False
@@ -110,6 +122,8 @@ def segment_files(
     check_writable(output)
     remove_abandoned(output)
     segmenter = load_segmenter(checkpoint, mirror=options.mirror, instances=options.instances)
+    tiles = {name: getattr(options, name) for name in ('tile', 'overlap', 'blend', 'rotate')}
+    segmenter = retile(segmenter, **tiles)
     outcomes = []
     for path in progress_bar(sources, unit='file', desc='segmenting', disable=len(sources) < 2):
         target = label_path(path, output)

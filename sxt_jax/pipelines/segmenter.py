@@ -1,9 +1,13 @@
-"""A trained network with its conventions, and what it finds in an image: classes, or flows."""
+"""A trained network with its conventions, and what it finds in an image: classes, or flows.
+
+Networks that give a label −1 … 1 (deep_sxt) find two classes: background, and where it is above 0.
+"""
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterator
+import time
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -22,15 +26,18 @@ from sxt_jax.data.intensity import Intensity, NormalisedArray, measure_affine
 from sxt_jax.data.targets import CELLS
 from sxt_jax.inference import Finish, mirrored, predict_slabs, predict_volume
 from sxt_jax.inference.biomedisa import MirroredBeyond, padded_shape
+from sxt_jax.inference.label import finish_label
 from sxt_jax.inference.orthogonal import HEADS as SLICE_HEADS
 from sxt_jax.inference.orthogonal import predict_orthogonal
+from sxt_jax.inference.whole_slices import slice_tiling
 from sxt_jax.io import split_dataset
 from sxt_jax.models.slicewise import takes_slices
 from sxt_jax.ops.resample import resize_rows, resize_slabs
 from sxt_jax.ops.resample_opencv import resize_class_rows, resize_image
-from sxt_jax.pipelines.trained_network import TrainedNetwork, load_network
+from sxt_jax.pipelines.trained_network import TrainedNetwork, keep_heads, load_network
 
 RESAMPLINGS = ('linear', 'opencv')
+MEMBRANES = Classes(('background', 'membrane'), (0, 1))  # what deep_sxt was published for
 _SLAB_DEPTH = 32
 Heads = dict[str, np.ndarray]
 
@@ -40,7 +47,8 @@ class Segmenter:
     """A trained network with its conventions.
 
     Attributes:
-      apply_fn: (variables, tiles) → heads, among them 'probs', or 'foreground' and 'flows'.
+      apply_fn: (variables, tiles) → heads, among them 'probs', 'label', or 'foreground' and
+        'flows'.
       variables: of the network.
       classes: what its channels mean; with flows, `CELLS`.
       intensity: what gray values it expects.
@@ -59,6 +67,8 @@ class Segmenter:
         are `mirrored` already.
       optional_channels: how many of the last channels an image may lack; they are empty then.
       diameter_px: to which slices are resized so that cells have it; None: they are not.
+      has_label: whether the head is a label −1 … 1.
+      whole_slices: whether slices are seen whole where memory allows.
     """
 
     apply_fn: Callable[..., Any]
@@ -76,6 +86,8 @@ class Segmenter:
     mirror: str = ''
     optional_channels: int = 0
     diameter_px: float | None = None
+    has_label: bool = False
+    whole_slices: bool = False
 
     def takes_channels(self, n_channels: int) -> bool:
         """Whether images may have that many."""
@@ -96,7 +108,10 @@ def load_segmenter(
       InputError: no intact checkpoint, or one of a network that finds the other.
     """
     network = load_network(checkpoint)
+    has_label = not instances and 'label' in _heads(network)
     _check_heads(network, instances=instances)
+    if has_label:
+        network = keep_heads(network, ('label',))
     facts, apply_fn = network.facts, network.apply_fn
     resampling = facts.get('resampling', 'linear')
     if resampling not in RESAMPLINGS:
@@ -107,8 +122,8 @@ def load_segmenter(
     return Segmenter(
         apply_fn=apply_fn if slices else mirrored_fn,
         variables=network.variables,
-        classes=CELLS if instances else Classes.from_dict(facts['classes']),
-        intensity=Intensity.from_dict(facts['intensity']),
+        classes=CELLS if instances else _classes(facts),
+        intensity=_intensity(facts),
         n_channels=facts['n_channels'],
         working_shape=tuple(working_shape) if working_shape else None,
         tiling=dict(facts['tiling']),
@@ -121,11 +136,27 @@ def load_segmenter(
         # Published networks take a second channel of nuclei, which is empty where there is none.
         optional_channels=int(conventions.get('channels') == ['cytoplasm', 'nucleus']),
         diameter_px=conventions.get('diameter_px'),
+        has_label=has_label,
+        whole_slices=has_label,
     )
 
 
+def _classes(facts: Mapping[str, Any]) -> Classes:
+    """Weights of deep_sxt, when imported, name no classes."""
+    return Classes.from_dict(facts['classes']) if facts['classes'] else MEMBRANES
+
+
+def _intensity(facts: Mapping[str, Any]) -> Intensity:
+    """Likewise, they tell of no normalisation of volumes, but of slices."""
+    return Intensity.from_dict(facts['intensity'] or {'kind': 'slice', 'mean': (), 'std': ()})
+
+
+def _heads(network: TrainedNetwork) -> dict[str, str | None]:
+    return dict(network.model.head_activations)  # type: ignore[attr-defined]
+
+
 def _check_heads(network: TrainedNetwork, *, instances: bool) -> None:
-    heads = network.model.head_activations  # type: ignore[attr-defined]
+    heads = _heads(network)
     name, gives_flows = network.facts['model']['name'], {'foreground', 'flows'} <= set(heads)
     if instances and not gives_flows:
         found = f'a network {name!r}, which gives no flows'
@@ -136,7 +167,7 @@ def _check_heads(network: TrainedNetwork, *, instances: bool) -> None:
     if instances and network.facts['working_shape']:
         found = f'flows on a fixed grid of {network.facts["working_shape"]} voxels'
         raise InputError(network.path, found, 'a network trained without config.data.working_shape')
-    if not instances and heads.get('logits') != 'softmax':
+    if not instances and heads.get('logits') != 'softmax' and 'label' not in heads:
         found = f'a network {name!r}, which tells no classes'
         expected = 'one that segments classes, such as unet3d (launch.export takes others)'
         if gives_flows:
@@ -163,12 +194,37 @@ def predict_image(
       InputError: NaN voxels or no contrast.
     """
     predict = _on_own_grid if segmenter.working_shape is None else _on_working_grid
+    watch = _Stopwatch()
     with progress_bar(
         total=image.shape[0], unit='slice', desc=split_dataset(name)[0].name, inner=True
     ) as bar:
         for z, heads in predict(segmenter, image, name, finish):
             yield z, heads
-            bar.update(len(next(iter(heads.values()))))
+            n_done = len(next(iter(heads.values())))
+            bar.update(n_done)
+            watch.count(n_done)
+    logging.info('%s: %s', name, watch)
+
+
+class _Stopwatch:
+    """How fast slices come, with and without the first, which wait for compilation."""
+
+    def __init__(self) -> None:
+        self._start = time.perf_counter()
+        self._first: tuple[float, int] | None = None
+        self._last, self._n = self._start, 0
+
+    def count(self, n_slices: int) -> None:
+        self._last, self._n = time.perf_counter(), self._n + n_slices
+        self._first = self._first or (self._last, self._n)
+
+    def __str__(self) -> str:
+        text = f'{self._n} slices in {self._last - self._start:.1f} s, compilation included'
+        time_of_first, n_first = self._first or (self._last, self._n)
+        if self._n > n_first:
+            rate = (self._n - n_first) / (self._last - time_of_first)
+            text += f'; after the first {n_first}: {rate:.3g} slices/s'
+        return text
 
 
 def _on_own_grid(
@@ -176,12 +232,13 @@ def _on_own_grid(
 ) -> Iterator[tuple[int, Heads]]:
     affine = measure_affine(segmenter.intensity, image.data, name=name)
     depth, height, width = image.shape
+    finish = finish_label(finish) if segmenter.has_label else finish
     for slab in predict_slabs(
         segmenter.apply_fn,
         segmenter.variables,
         _whole(segmenter, NormalisedArray(image.data, affine)),
         finish=finish,
-        **_run(segmenter),
+        **_run(segmenter, image),
     ):
         if slab.z_start < depth:
             stop = depth - slab.z_start
@@ -295,8 +352,20 @@ class _WithEmptyChannels:
         return np.pad(voxels, [(0, 0)] * 3 + [(0, self.shape[3] - voxels.shape[3])])
 
 
-def _run(segmenter: Segmenter) -> dict[str, Any]:
-    return {**segmenter.tiling, 'device_mesh': segmenter.device_mesh}
+def _run(segmenter: Segmenter, image: Volume | None = None) -> dict[str, Any]:
+    """How tiles are cut, run and blended; of an image by slices, whether these are seen whole."""
+    options = {**segmenter.tiling, 'device_mesh': segmenter.device_mesh}
+    if image is not None and segmenter.whole_slices:
+        options['tile'], options['overlap'] = slice_tiling(
+            segmenter.apply_fn,
+            segmenter.variables,
+            image.shape,
+            tile=options['tile'],
+            overlap=options['overlap'],
+            n_channels=image.n_channels,
+            device_mesh=segmenter.device_mesh,
+        )
+    return options
 
 
 def _whole(segmenter: Segmenter, data: NormalisedArray) -> NormalisedArray | MirroredBeyond:

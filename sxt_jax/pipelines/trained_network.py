@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -61,3 +61,20 @@ def load_network(checkpoint: str | Path, *, dtype: str | None = None) -> Trained
     saved = found.restore()
     variables = make_variables(saved['params'], saved.get('batch_stats'))
     return TrainedNetwork(found.path, model, apply_fn, variables, facts)
+
+
+def keep_heads(network: TrainedNetwork, heads: Sequence[str]) -> TrainedNetwork:
+    """The network without its other heads, and what is only for those.
+
+    Args:
+      network: one whose variables begin with the name of the head they belong to, such as
+        `DoubleDecoder`.
+      heads: of it.
+    """
+    dropped = tuple(f'{name}_' for name in network.model.heads if name not in heads)  # type: ignore[attr-defined]
+    model = network.model.clone(heads=tuple(heads))
+    kept = {
+        kind: {name: tree for name, tree in trees.items() if not name.startswith(dropped)}
+        for kind, trees in network.variables.items()
+    }
+    return dataclasses.replace(network, model=model, apply_fn=make_apply_fn(model), variables=kept)

@@ -10,8 +10,9 @@ from sxt_jax.core.devices import make_device_mesh
 from sxt_jax.core.errors import InputError
 from sxt_jax.core.volume import Volume, load
 from sxt_jax.data.labelled_slices import value_range
-from sxt_jax.io import write_volume
+from sxt_jax.io import read_volume, write_volume
 from sxt_jax.pipelines.check_config import check_config
+from sxt_jax.pipelines.segment_volume import segment_files
 from sxt_jax.pipelines.train_network import (
     build_network,
     describe_run,
@@ -104,6 +105,14 @@ def test_a_stopped_run_goes_on_to_the_same_end(folder, trained, tmp_path):
     jax.tree.map(np.testing.assert_array_equal, again, once)
     with pytest.raises(InputError, match='unlabelled is now'):
         train_network(tiny_config(folder, **EVERY), tmp_path)
+
+
+def test_what_was_trained_segments(folder, trained, tmp_path):
+    outcomes = segment_files(trained, folder / 'others', tmp_path)
+    (labels,) = (read_volume(outcome.labels) for outcome in outcomes)
+    assert labels.shape == (4, 22, 30)
+    assert labels.class_names == {0: 'background', 1: 'class 1'}
+    assert set(np.unique(labels.data)) <= {0, 1}
 
 
 def test_slices_are_standardised_one_by_one(folder, tmp_path):
