@@ -20,7 +20,8 @@ from sxt_jax.plots import save_figure, training_set_curves
 
 KEYS = ('method', 'class')
 _DEFAULTS = {'method': 'network', 'class': 'all'}
-_NUMBERS = ('n_tomograms', 'repeat', 'dice', 'sd')
+_WHOLE = ('n_tomograms', 'repeat')
+_NUMBERS = (*_WHOLE, 'dice', 'sd')
 _REQUIRED = ('n_tomograms', 'dice')
 _CONFIDENCE = 0.95
 
@@ -51,11 +52,13 @@ def read_scores(path: str | Path) -> Columns:
     if missing or not rows:
         found = f'no column {" and ".join(missing)} among {heads}' if missing else 'no rows'
         raise InputError(path, found, 'columns n_tomograms and dice, perhaps class and method')
-    table = {**dict.fromkeys(_DEFAULTS), **dict.fromkeys(heads)}
-    return {
+    names = {**dict.fromkeys(_DEFAULTS), **dict.fromkeys(heads)}
+    table = {
         name: np.array([_cell(row, name, path, line) for line, row in enumerate(rows, start=2)])
-        for name in table
+        for name in names
     }
+    whole = [name for name in _WHOLE if name in table and (table[name] % 1 == 0).all()]
+    return {**table, **{name: table[name].astype(int) for name in whole}}
 
 
 def join_tables(tables: Sequence[Columns]) -> Columns:

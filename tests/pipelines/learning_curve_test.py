@@ -150,6 +150,8 @@ def test_every_size_is_trained_once_and_more_may_follow(data, trained):
     again = read_scores(folder / 'out' / 'scores.csv')
     for name, values in more.items():
         np.testing.assert_array_equal(again[name], values)
+    last = (folder / 'out' / 'scores.csv').read_text().splitlines()[-1]
+    assert last.startswith('network,class 1,4,1,ball_5,0.')
     points = average_tomograms(more)
     assert points['n_tomograms'].tolist() == [1, 3, 4] * 2
     assert points['dice'][0] == pytest.approx(more['dice'][:2].mean())
