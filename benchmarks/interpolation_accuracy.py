@@ -26,6 +26,7 @@ _BASE = {'n_walks': 10, 'n_steps': 400}
 _STEPS = (50, 100, 200, 800, 1600)
 _WALKS = (1, 2, 5, 20)
 _SMOOTH = (0, 10, 30, 100, 300)
+_KEYS = ('n_steps', 'n_walks', 'smooth', 'task', 'seed')
 
 
 def scores(
@@ -73,13 +74,16 @@ def measure(seed: int, task: str, settings: Sequence[Mapping[str, int]], side: i
 
 def table_rows(records: Sequence[Record]) -> list[tuple[str, ...]]:
     """Heads and rows: mean Dice over scenes of each class, a row a setting."""
+    newest = {
+        tuple(record['facts'][name] for name in _KEYS): record['facts']['scores']
+        for record in records
+        if record['benchmark'] == 'interpolation_accuracy' and not record['smoke']
+    }
     found: dict[tuple[int, int, int], dict[str, list[float]]] = {}
-    for record in records:
-        if record['benchmark'] == 'interpolation_accuracy' and not record['smoke']:
-            facts = record['facts']
-            row = found.setdefault((facts['n_steps'], facts['n_walks'], facts['smooth']), {})
-            for name, score in facts['scores'].items():
-                row.setdefault(f'{facts["task"]}: {name}', []).append(score)
+    for (*setting, task, _), scores_of in newest.items():
+        row = found.setdefault((setting[0], setting[1], setting[2]), {})
+        for name, score in scores_of.items():
+            row.setdefault(f'{task}: {name}', []).append(score)
     names = list(dict.fromkeys(name for row in found.values() for name in row))
     rows = [
         (

@@ -4,8 +4,9 @@
 
 A table goes between the marker lines of its name, such as `<!-- benchmarks -->` and
 `<!-- /benchmarks -->`, of the files that have them: rates (benchmarks), scores of classes (real
-data) and of cells (real cells) on real images, and ways to follow flows (tracking accuracy), of
-which there is a figure too. The newest record of each kind is shown; smoke runs are not.
+data) and of cells (real cells) on real images, ways to follow flows (tracking accuracy), of which
+there is a figure too, and settings of smart interpolation (interpolation accuracy). The newest
+record of each kind is shown; smoke runs are not.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import argparse
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from benchmarks import real_cells, tracking_accuracy
+from benchmarks import interpolation_accuracy, real_cells, tracking_accuracy
 from benchmarks.harness import RESULTS, Record, read_records
 from sxt_jax.core.atomic import write_text
 from sxt_jax.core.errors import InputError
@@ -102,11 +103,17 @@ def make_accuracy_table(records: Sequence[Record]) -> str:
     return _markdown(tracking_accuracy.table_rows(records))
 
 
+def make_interpolation_table(records: Sequence[Record]) -> str:
+    """A Markdown table of the accuracy of smart interpolation, a setting a row."""
+    return _markdown(interpolation_accuracy.table_rows(records))
+
+
 TABLES = {
     'benchmarks': make_table,
     'real data': make_score_table,
     'real cells': make_cell_table,
     'tracking accuracy': make_accuracy_table,
+    'interpolation accuracy': make_interpolation_table,
 }
 
 

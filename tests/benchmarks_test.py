@@ -14,10 +14,13 @@ import pytest
 
 from benchmarks import (
     harness,
+    interpolation_accuracy,
+    random_walks,
     real_cells,
     report,
     scenes,
     streaming_memory,
+    suggested_slices,
     tiled_inference,
     tracking_accuracy,
     training_steps,
@@ -403,3 +406,29 @@ def test_real_cells_from_a_stack_to_a_row_of_the_table(tmp_path, monkeypatch):
     told = dict(zip(heads, row, strict=True))
     assert (told['data'], told['flows'], told['steps']) == ('simulated', 'tanh', '4')
     assert told['mean Dice'] == f'{record["matched_dice"]:.3f}'
+
+
+def test_walks_are_those_of_the_plain_way():
+    plain, ours = harness.run_cases('random_walks', random_walks.make_cases(True), repeats=0)
+    assert (plain['case'], ours['case']) == ('plain JAX', 'ours')
+
+
+def test_accuracy_of_the_interpolation_by_setting():
+    rows = [
+        {'benchmark': 'interpolation_accuracy', 'smoke': False, 'facts': facts}
+        for facts in (
+            {'n_steps': 400, 'n_walks': 5, 'smooth': 0, 'task': 'acseg', 'seed': seed,
+             'scores': {'cell': score, 'beads': 0.5}}
+            for seed, score in ((0, 0.1), (0, 0.8), (1, 0.6))  # measured again: the newer counts
+        )
+    ]  # fmt: skip
+    heads, row = interpolation_accuracy.table_rows(rows)
+    assert heads == ('steps', 'walks', 'smoothing', 'acseg: cell', 'acseg: beads')
+    assert row == ('400', '5', '0', '0.700', '0.500')
+
+
+def test_gains_by_one_more_slice():
+    gains = suggested_slices.measure(0, side=24, spacing=8, every=12)
+    assert gains['best'] >= gains['suggested']
+    assert gains['best'] >= gains['mean']
+    assert 0 < gains['start'] < 1
