@@ -22,7 +22,7 @@ _INPUT = flags.DEFINE_string('input', None, 'A file of labels.')
 _OUTPUT = flags.DEFINE_string('output', None, 'A file .obj, .stl or .ply, or a new folder.')
 _CLASS = flags.DEFINE_string('class', None, 'Name or value of the class; default: the only one.')
 _INSTANCES = flags.DEFINE_boolean('instances', False, 'Labels are ids of objects, not classes.')
-_FORMAT = flags.DEFINE_string('format', 'obj', 'Of files in a folder: obj, stl or ply.')
+_FORMAT = flags.DEFINE_string('format', None, 'Of files in a folder: obj, stl or ply.')
 _SMOOTHING = flags.DEFINE_integer('z_smoothing', 2, 'Slices smoothed over on each side; 0: none.')
 _FACES = flags.DEFINE_integer('min_faces', 1000, 'Leave out objects with fewer triangles.')
 _SIZE = flags.DEFINE_integer('min_size', 0, 'Leave out objects of fewer voxels.')
@@ -50,7 +50,7 @@ def main(argv: Sequence[str]) -> None:
         voxel_size_nm=parse_voxel_size(_VOXEL_SIZE.value),
     )  # fmt: skip
     options = Options(
-        z_smoothing=_SMOOTHING.value, min_faces=_FACES.value, format=_FORMAT.value.lower(),
+        z_smoothing=_SMOOTHING.value, min_faces=_FACES.value, format=_FORMAT.value,
         picture=_PICTURE.value, view=View(_AZIMUTH.value, _ELEVATION.value), seed=_SEED.value,
     )  # fmt: skip
     made = extract_surfaces(_INPUT.value, _OUTPUT.value, choice=choice, options=options)

@@ -17,7 +17,7 @@ from sxt_jax.measure.sections import sections
 from sxt_jax.measure.surface import check_voxel_size, surface_mesh
 
 Columns = dict[str, np.ndarray]
-Box = tuple[slice, slice, slice]
+Window = tuple[slice, slice, slice]
 SECTION_MEASURES = ('first_axis', 'second_axis', 'perimeter')
 
 
@@ -40,14 +40,15 @@ def filopodia(
     instances: Any,
     *,
     voxel_size_nm: Sequence[float],
-    boxes: Mapping[int, Box] | None = None,
+    boxes: Mapping[int, Window] | None = None,
     fill: bool = True,
 ) -> Filopodia:
     """Measures of every object that lies inside of the volume, in two and three dimensions.
 
     Dyhr et al. 2023 (Filopodia Analysis): the ellipse axes and the perimeter of the sections with
     all slices, their mean and SD for each object; axes of the fitted ellipsoid, volume, surface
-    and their ratio. Objects cut by the border are left out, for they are not whole.
+    and their ratio. Objects cut by the border are left out, for they are not whole. Sections count
+    alike, as published: at 13 slices, one slice more or less with place changes the means by 5 %.
 
     `objects` has `label`, `n_voxels`, `n_slices`, `n_sections`; `section_first_axis_nm`,
     `section_second_axis_nm`, `section_perimeter_nm` (means) and the same with `_sd` (SD between
@@ -92,7 +93,7 @@ def filopodia(
     return Filopodia(columns, _place(parts, whole, boxes), len(boxes) - len(whole))
 
 
-def touches(box: Box, volume_shape: Sequence[int]) -> bool:
+def touches(box: Window, volume_shape: Sequence[int]) -> bool:
     """Whether a box reaches the first or last slice, row or column of a volume."""
     return any(s.start == 0 or s.stop == n for s, n in zip(box, volume_shape, strict=True))
 
@@ -155,7 +156,7 @@ def _summarise(parts: Columns, n: int) -> Columns:
     return columns
 
 
-def _place(parts: Columns, labels: Sequence[int], boxes: Mapping[int, Box]) -> Columns:
+def _place(parts: Columns, labels: Sequence[int], boxes: Mapping[int, Window]) -> Columns:
     """The table of sections, with ids and with slices of the volume."""
     owner = parts['object']
     first = np.array([boxes[label][0].start for label in labels], np.int64)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import os
+import threading
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -30,6 +32,7 @@ from sxt_jax.plots.render import View
 FORMATS = ('obj', 'stl', 'ply')
 # Single voxels close to others had 42 triangles each at most (random masks, unequal sides).
 _FACES_PER_VOXEL = 48
+_LARGE_VOXELS = 2**27
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,7 +42,7 @@ class Options:
     Attributes:
       z_smoothing: depth in slices of `measure.smooth_along_z`; 0: none.
       min_faces: objects with fewer triangles are left out.
-      format: of the files in a folder, one of `FORMATS`.
+      format: of the files in a folder, one of `FORMATS`; None: the first.
       picture: whether to draw the scene.
       view: from where.
       seed: of its colours.
@@ -47,7 +50,7 @@ class Options:
 
     z_smoothing: int = 2
     min_faces: int = 1000
-    format: str = 'obj'
+    format: str | None = None
     picture: bool = True
     view: View = dataclasses.field(default_factory=View)
     seed: int = 0
@@ -111,13 +114,16 @@ def make_surfaces(
       min_faces: least number of triangles.
     """
 
+    alone = threading.Lock()  # a mesh takes some 12 bytes for each voxel of its box
+
     def one(label: int) -> Surface | None:
         mask, start = objects.mask(label), [s.start for s in objects.boxes[label]]
         if z_smoothing:
             mask, start[0] = _smooth_object(objects, label, z_smoothing)
         if _FACES_PER_VOXEL * np.count_nonzero(mask) < max(min_faces, 1):
             return None
-        surface = surface_mesh(mask, voxel_size_nm=objects.voxel_size_nm, origin=start)
+        with alone if mask.size > _LARGE_VOXELS else contextlib.nullcontext():
+            surface = surface_mesh(mask, voxel_size_nm=objects.voxel_size_nm, origin=start)
         if not is_closed(surface):
             surface = repair(surface)
         return surface if len(surface.faces) >= min_faces else None
@@ -142,8 +148,10 @@ def _smooth_object(objects: Objects, label: int, depth: int) -> tuple[np.ndarray
 
 
 def _check(options: Options, output: Path) -> None:
-    if options.format not in FORMATS:
+    if options.format not in (None, *FORMATS):
         raise InputError('--format', repr(options.format), f'one of {", ".join(FORMATS)}')
+    if options.format and _is_file(output) and output.suffix[1:].lower() != options.format:
+        raise InputError('--format', f'{options.format}, with {output.name}', 'a folder, or none')
     for name in ('z_smoothing', 'min_faces'):
         if getattr(options, name) < 0:
             raise InputError(f'--{name}', f'{getattr(options, name)}', 'a number from 0')
@@ -170,9 +178,9 @@ def _write(
         return files | ({'picture': output.with_suffix('.png')} if options.picture else {})
     with atomic_path(output) as folder:
         folder.mkdir()
-        digits = len(str(max(surfaces)))
+        digits, suffix = len(str(max(surfaces))), options.format or FORMATS[0]
         for label, surface in surfaces.items():
-            write_surface(folder / f'object_{label:0{digits}d}.{options.format}', surface)
+            write_surface(folder / f'object_{label:0{digits}d}.{suffix}', surface)
         _describe(surfaces, objects, folder / 'objects.csv', folder / 'scene.png', options)
     files = {'surfaces': output, 'table': output / 'objects.csv'}
     return files | ({'picture': output / 'scene.png'} if options.picture else {})

@@ -20,7 +20,7 @@ _SHOWN_VALUES = 8
 _LARGEST_ID = 10_000_000  # find_objects keeps a list this long
 _TOUCHING = np.ones((3, 3, 3), bool)  # voxels with a corner in common belong together
 
-Box = tuple[slice, slice, slice]
+Window = tuple[slice, slice, slice]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -58,7 +58,7 @@ class Objects:
 
     instances: np.ndarray
     voxel_size_nm: VoxelSize
-    boxes: Mapping[int, Box]
+    boxes: Mapping[int, Window]
 
     def mask(self, label: int) -> np.ndarray:
         """[z, y, x] bool, the object within its box."""
@@ -231,7 +231,7 @@ def objects_of(path: str | Path, instances: np.ndarray, size: VoxelSize, min_siz
     Raises:
       InputError: none is left.
     """
-    boxes: dict[int, Box] = {
+    boxes: dict[int, Window] = {
         label: (box[0], box[1], box[2])
         for label, box in enumerate(ndimage.find_objects(instances), 1)
         if box

@@ -139,6 +139,7 @@ def test_what_is_wrong_is_told_and_nothing_written(path: Path, tmp_path: Path) -
         (path, 'out.vtk', {'class_': '2'}, {}, 'out.vtk: the suffix'),
         (path, 'full', {'class_': '2'}, {}, 'has files in it'),
         (path, 'out', {'class_': '2'}, {'format': 'vtk'}, "--format: 'vtk'"),
+        (path, 'out.obj', {'class_': '2'}, {'format': 'stl'}, '--format: stl, with out.obj'),
         (path, 'out.obj', {'class_': '2'}, {'z_smoothing': -1}, '--z_smoothing'),
         (tmp_path / 'bare.npy', 'out.obj', {'class_': '2'}, {}, 'no voxel size in the file'),
         (tmp_path / 'empty.h5', 'out.obj', {}, {}, 'all are 0'),
