@@ -26,7 +26,7 @@ import numpy as np
 from sxt_jax.core.blocks import Block, make_blocks
 from sxt_jax.core.errors import InputError
 from sxt_jax.core.volume import ArrayLike
-from sxt_jax.labelling.walkers import Group, Region, Surroundings
+from sxt_jax.labelling.walkers import Region, Surroundings, Walkers
 
 # Walkers that move together: on a CPU they stay in the caches, elsewhere they fill the device.
 _WALKERS_CPU = 2**14
@@ -51,25 +51,6 @@ class Starts(NamedTuple):
     voxels: np.ndarray
     levels: np.ndarray
     variances: np.ndarray
-
-
-class _Walkers(NamedTuple):
-    """Walkers that are on their way; n of them.
-
-    Attributes:
-      starts: [n] number of the start.
-      walks: [n] number of the walk of this start.
-      voxels: [n] flat index, in the volume, of where they are.
-      steps: [n] how many steps they have made.
-    """
-
-    starts: np.ndarray
-    walks: np.ndarray
-    voxels: np.ndarray
-    steps: np.ndarray
-
-    def take(self, which: Any) -> _Walkers:
-        return _Walkers(*(column[which] for column in self))
 
 
 def add_hits(
@@ -101,18 +82,17 @@ def add_hits(
     _check(hits, levels, seed, n_steps)
     workers = _workers(devices)
     walk = _Walk(hits, levels, starts, seed, n_steps, workers, on_walks or (lambda n: None))
-    waiting: list[_Walkers] = []
+    waiting: list[Walkers] = []
     for block, here in walk.by_block(starts.voxels):
-        waiting += walk.through(block, _set_out(starts, here, walks, size=walk.group_size))
+        waiting += walk.through(block, walk.at_start(here, walks.start), n_walks=len(walks))
     while waiting:
-        walkers = _Walkers(*(np.concatenate(columns) for columns in zip(*waiting, strict=True)))
+        walkers = Walkers(*(np.concatenate(columns) for columns in zip(*waiting, strict=True)))
         waiting = []
         for block, here in walk.by_block(walkers.voxels):
             # Those with equally much left to do go together.
             order = here[np.argsort(walkers.steps[here], kind='stable')]
-            parts = range(0, len(order), walk.group_size)
-            groups = (walkers.take(order[first : first + walk.group_size]) for first in parts)
-            waiting += walk.through(block, groups)
+            part = Walkers(*(column[order] for column in walkers))
+            waiting += walk.through(block, part, n_walks=1)
 
 
 def _workers(devices: Sequence[jax.Device] | None) -> list[jax.Device]:
@@ -124,16 +104,6 @@ def _workers(devices: Sequence[jax.Device] | None) -> list[jax.Device]:
     if devices[0].platform != 'cpu':
         return devices
     return [devices[i % len(devices)] for i in range(max(os.cpu_count() or 1, len(devices)))]
-
-
-def _set_out(starts: Starts, here: np.ndarray, walks: range, *, size: int) -> Iterator[_Walkers]:
-    """All walks of these starts in groups; those of one start are together, near each other."""
-    n = len(here) * len(walks)
-    for first in range(0, n, size):
-        number = np.arange(first, min(n, first + size))
-        of = here[number // len(walks)]
-        which = walks.start + number % len(walks)
-        yield _Walkers(of, which, starts.voxels[of], np.zeros(len(of), np.int64))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -165,67 +135,74 @@ class _Walk:
         sides = [length if length <= side + 2 * halo else side for length in shape]
         blocks = list(make_blocks(shape, block=sides, halo=[halo] * 3))
         counts = [-(-length // side) for length, side in zip(shape, sides, strict=True)]
-        places = zip(np.unravel_index(voxels, shape), sides, strict=True)
-        owners = np.ravel_multi_index([place // side for place, side in places], counts)
+        owners = np.zeros(len(voxels), np.int32)
+        for axis in range(3):
+            place = voxels // int(np.prod(shape[axis + 1 :])) % shape[axis] // sides[axis]
+            owners = owners * np.int32(counts[axis]) + place.astype(np.int32)
         order = np.argsort(owners, kind='stable')
         bounds = np.searchsorted(owners, np.arange(len(blocks) + 1), sorter=order)
         for block, first, last in zip(blocks, bounds, bounds[1:], strict=False):
             if last > first:
                 yield block, order[first:last]
 
-    def through(self, block: Block, groups: Iterable[_Walkers]) -> list[_Walkers]:
-        """Add the hits in a block's region; walkers that have come to its rim are returned."""
-        queue, box = _Shared(groups), block.region
-        known = {d: Surroundings(self.levels, box, d) for d in dict.fromkeys(self.workers)}
+    def at_start(self, here: np.ndarray, walk: int) -> Walkers:
+        """A walker at each of these starts."""
+        voxels, levels, variances = (column[here] for column in self.starts)
+        return Walkers(
+            voxels, np.zeros_like(here), levels, variances, here, np.full_like(here, walk)
+        )
 
-        def work(device: jax.Device) -> tuple[np.ndarray, list[_Walkers]] | None:
+    def through(self, block: Block, walkers: Walkers, *, n_walks: int) -> list[Walkers]:
+        """Add the hits in a block's region; walkers that have come to its rim are returned.
+
+        Each of the walkers stands for `n_walks`; those of one start are near each other and go
+        together.
+        """
+        box, n = block.region, len(walkers.steps) * n_walks
+        known = {
+            device: Surroundings(self.levels, box, walkers, n_walks, device)
+            for device in dict.fromkeys(self.workers)
+        }
+        groups = _Shared(range(0, n, self.group_size))
+
+        def work(device: jax.Device) -> tuple[np.ndarray, list[Walkers]] | None:
             region, stopped = None, []
-            for walkers in queue:
+            for first in groups:
                 region = region or Region(known[device])
-                stopped.append(self._go(region, walkers))
+                size = min(self.group_size, n - first)
+                left = region.walk(first, size, seed=self.seed, n_steps=self.n_steps)
+                stopped.append(left)
+                self.on_walks(size - len(left.steps))
             return None if region is None else (region.hits_to_host(), stopped)
 
         with ThreadPoolExecutor(len(self.workers)) as pool:
             try:
                 results = [result for result in pool.map(work, self.workers) if result]
             except BaseException:
-                queue.close()  # an interruption: the others end after their group
+                groups.close()  # an interruption: the others end after their group
                 raise
         for entered, _ in results:
             self.hits[box.slices] += entered
-        return [walkers for _, stopped in results for walkers in stopped if len(walkers.steps)]
-
-    def _go(self, region: Region, walkers: _Walkers) -> _Walkers:
-        """Let walkers go to their end or to the rim of the region; the latter are returned."""
-        shape = self.levels.shape
-        voxels = np.asarray(np.unravel_index(walkers.voxels, shape))
-        levels, variances = (column[walkers.starts] for column in self.starts[1:])
-        group = Group(voxels, walkers.steps, levels, variances, walkers.starts, walkers.walks)
-        ends, steps = region.walk(group, seed=self.seed, n_steps=self.n_steps)
-        rest = np.flatnonzero(steps < self.n_steps)
-        self.on_walks(len(steps) - len(rest))
-        return walkers.take(rest)._replace(
-            voxels=np.ravel_multi_index(tuple(ends[:, rest]), shape), steps=steps[rest]
-        )
+        return [left for _, stopped in results for left in stopped if len(left.steps)]
 
 
 class _Shared:
-    """An iterator that several threads take from."""
+    """Numbers that several threads take from."""
 
-    def __init__(self, items: Iterable[_Walkers]) -> None:
-        self._items, self._lock = iter(items), threading.Lock()
+    def __init__(self, numbers: Iterable[int]) -> None:
+        self._numbers, self._lock = iter(numbers), threading.Lock()
 
-    def __iter__(self) -> Iterator[_Walkers]:
+    def __iter__(self) -> Iterator[int]:
         while True:
             with self._lock:
-                item = next(self._items, None)
-            if item is None:
+                number = next(self._numbers, None)
+            if number is None:
                 return
-            yield item
+            yield number
 
     def close(self) -> None:
         with self._lock:
-            self._items = iter(())
+            self._numbers = iter(())
 
 
 def _check(hits: np.ndarray, levels: ArrayLike, seed: int, n_steps: int) -> None:

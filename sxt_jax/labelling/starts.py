@@ -59,7 +59,7 @@ def find_starts(
                 labels[labels == unlabelled] = -1
             for label, starts in _of_slice(gray, labels, _voxels(number, shape, order)):
                 parts.setdefault(label, []).append(starts)
-    return {label: _once(parts[label]) for label in sorted(parts)}
+    return {label: _join(parts.pop(label), crossed=axes != 'z') for label in sorted(parts)}
 
 
 def labelled_slices(
@@ -142,8 +142,10 @@ def _of_slice(
         yield int(label), Starts(voxels[here], gray[here], variances[here])
 
 
-def _once(parts: list[Starts]) -> Starts:
+def _join(parts: list[Starts], *, crossed: bool) -> Starts:
     """All of them in one, in the order of the voxels; of voxels in several slices the first."""
     columns = [np.concatenate(column) for column in zip(*parts, strict=True)]
+    if not crossed:
+        return Starts(*columns)
     voxels, first = np.unique(columns[0], return_index=True)
     return Starts(voxels, *(column[first] for column in columns[1:]))

@@ -24,11 +24,11 @@ from sxt_jax.labelling.neighbours import (
 _SMALLEST_GROUP = 64
 
 
-class Group(NamedTuple):
-    """n walkers.
+class Walkers(NamedTuple):
+    """n walkers on their way.
 
     Attributes:
-      voxels: [3, n] where they are in the volume.
+      voxels: [n] flat index of where they are.
       steps: [n] how many steps they have made.
       levels: [n] gray level B of their start.
       variances: [n] σ² of their start, above 0.
@@ -44,20 +44,47 @@ class Group(NamedTuple):
     walks: Any
 
 
-_DTYPES = Group(np.int32, np.int32, np.float32, np.float32, np.uint32, np.uint32)
+_DTYPES = Walkers(np.int32, np.int32, np.float32, np.float32, np.uint32, np.uint32)
 
 
 class Surroundings:
-    """What a device knows of a region: the neighbours of its voxels."""
+    """A region of a volume on a device: the neighbours of its voxels, and who walks there."""
 
-    def __init__(self, levels: ArrayLike, box: Box, device: jax.Device) -> None:
+    def __init__(
+        self, levels: ArrayLike, box: Box, walkers: Walkers, n_walks: int, device: jax.Device
+    ) -> None:
+        """Put all on the device.
+
+        Args:
+          levels: [z, y, x] uint16 gray levels of the volume.
+          box: the region.
+          walkers: with voxels of the volume; each stands for `n_walks` of them, of this walk and
+            the next ones.
+        """
         marked = mark_voxels(levels, box)
-        # Programs are compiled for few sizes, not for the shape of every volume.
-        flat = np.pad(marked.reshape(-1), (0, bucket(marked.size) - marked.size))
         _, y, x = marked.shape
-        self.box, self.padded_shape, self.device = box, marked.shape, device
+        self.device, self._padded_shape, self._shape = device, marked.shape, tuple(levels.shape)
+        self._corner = np.reshape(box.start, (3, 1)) - 1
         self.strides = jax.device_put(np.array([y * x, x, 1], np.int32), device)
-        self.words = pack_neighbours(jax.device_put(flat, device), self.strides)
+        self.words = pack_neighbours(jax.device_put(_fill_up(marked), device), self.strides)
+        local = walkers._replace(voxels=self._to_region(walkers.voxels))
+        columns = map(np.asarray, local, _DTYPES)
+        self.walkers = Walkers(*(jax.device_put(_fill_up(c), device) for c in columns))
+        self.n_walks = n_walks
+
+    def _to_region(self, voxels: np.ndarray) -> np.ndarray:
+        places = np.asarray(np.unravel_index(voxels, self._shape)) - self._corner
+        return np.ravel_multi_index(tuple(places), self._padded_shape)
+
+    def to_volume(self, voxels: np.ndarray) -> np.ndarray:
+        """[n] flat index, in the volume, of voxels of the region."""
+        places = np.asarray(np.unravel_index(voxels, self._padded_shape)) + self._corner
+        return np.ravel_multi_index(tuple(places), self._shape)
+
+    def inner(self, field: jax.Array) -> np.ndarray:
+        """[z, y, x] values of the region, of a flat field with one for each voxel."""
+        n_voxels = int(np.prod(self._padded_shape))
+        return np.asarray(field)[:n_voxels].reshape(self._padded_shape)[1:-1, 1:-1, 1:-1]
 
 
 class Region:
@@ -68,33 +95,43 @@ class Region:
         with jax.default_device(surroundings.device):
             self._hits = jnp.zeros(len(surroundings.words[0]), jnp.int32)
 
-    def walk(self, group: Group, *, seed: int, n_steps: int) -> tuple[np.ndarray, np.ndarray]:
-        """Add the hits of walkers until they have made `n_steps` or come to the rim.
+    def walk(self, first: int, n: int, *, seed: int, n_steps: int) -> Walkers:
+        """Add the hits of `n` walkers, until they have made `n_steps` or come to the rim.
+
+        Args:
+          first: number of the first, those that one stands for counted.
 
         Returns:
-          [3, n] voxel in the volume in which each is then, and [n] its steps.
+          Those that came to the rim, with voxels of the volume.
         """
-        n, corner = len(group.steps), np.reshape(self._of.box.start, (3, 1)) - 1
-        local = np.ravel_multi_index(tuple(group.voxels - corner), self._of.padded_shape)
-        spare = (0, _padded(n) - n)
-        # Those that only fill the group up have made all their steps.
-        fill = Group(0, n_steps, 0, 1, 0, 0)
-        padded = (
-            np.pad(np.asarray(column, dtype), spare, constant_values=value)
-            for column, dtype, value in zip(
-                group._replace(voxels=local), _DTYPES, fill, strict=True
-            )
+        surroundings = self._of
+        # Walkers that all of a block stand for may be more than int32 can number.
+        row, before = divmod(first, surroundings.n_walks)
+        numbers = np.array([row, before, n, surroundings.n_walks, n_steps], np.int32)
+        group = _set_out(surroundings.walkers, numbers, size=_padded(n))
+        self._hits, ends, made, n_left = _walk(
+            self._hits,
+            surroundings.words,
+            surroundings.strides,
+            group,
+            numbers[-1],
+            np.uint32(seed),
         )
-        numbers = jax.device_put((*padded, np.int32(n_steps), np.uint32(seed)), self._of.device)
-        self._hits, ends, made = _walk(self._hits, self._of.words, self._of.strides, *numbers)
-        places = np.unravel_index(np.asarray(ends)[:n], self._of.padded_shape)
-        return np.asarray(places) + corner, np.asarray(made)[:n]
+        if not int(n_left):  # nothing to fetch
+            return Walkers(*(np.zeros(0, dtype) for dtype in _DTYPES))
+        left = np.flatnonzero(np.asarray(made) < n_steps)
+        stopped = group._replace(voxels=ends, steps=made)
+        found = Walkers(*(np.asarray(column)[left] for column in stopped))
+        return found._replace(voxels=surroundings.to_volume(found.voxels))
 
     def hits_to_host(self) -> np.ndarray:
         """[z, y, x] int32 of the region."""
-        shape = self._of.padded_shape
-        hits = np.asarray(self._hits)[: int(np.prod(shape))].reshape(shape)
-        return hits[1:-1, 1:-1, 1:-1]
+        return self._of.inner(self._hits)
+
+
+def _fill_up(array: np.ndarray) -> np.ndarray:
+    """Flat, with zeros behind: programs are compiled for few sizes, not for every region."""
+    return np.pad(array.reshape(-1), (0, bucket(array.size) - array.size))
 
 
 def _padded(n: int) -> int:
@@ -102,23 +139,38 @@ def _padded(n: int) -> int:
     return max(_SMALLEST_GROUP, 1 << -(-(n - 1).bit_length() // 2) * 2)
 
 
+@functools.partial(jax.jit, static_argnames='size')
+def _set_out(walkers: Walkers, numbers: jax.Array, *, size: int) -> Walkers:
+    """A group of walkers.
+
+    Args:
+      walkers: each stands for several.
+      numbers: the first of `walkers`, how many of its walks are left out, how many walkers there
+        are in the group, how many each stands for, and how many steps they all make.
+      size: of the group, with what fills it up.
+    """
+    row, before, n, n_walks, n_steps = numbers
+    number = before + jnp.minimum(jnp.arange(size, dtype=jnp.int32), n - 1)
+    group = Walkers(*(column[row + number // n_walks] for column in walkers))
+    # Those that only fill the group up have made all their steps.
+    steps = jnp.where(jnp.arange(size) < n, group.steps, n_steps)
+    walks = group.walks + (number % n_walks).astype(jnp.uint32)
+    return group._replace(steps=steps, walks=walks)
+
+
 @functools.partial(jax.jit, donate_argnames=('hits',))
 def _walk(
     hits: jax.Array,
     words: tuple[jax.Array, jax.Array],
     strides: jax.Array,
-    voxels: jax.Array,
-    steps: jax.Array,
-    level: jax.Array,
-    variances: jax.Array,
-    starts: jax.Array,
-    walks: jax.Array,
+    walkers: Walkers,
     n_steps: jax.Array,
     seed: jax.Array,
-) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """Hits with those of walkers until they end or come to the rim, and voxel and steps of each."""
-    own = _scramble(_scramble(_scramble(starts) + walks) + seed)
-    steepness = 1 / (2 * variances)
+) -> tuple[jax.Array, jax.Array, jax.Array, jax.Array]:
+    """Hits with those of walkers until they end or come to the rim; where these are then, the steps
+    of each, and how many have steps left."""
+    own = _scramble(_scramble(_scramble(walkers.starts) + walkers.walks) + seed)
+    level, steepness = walkers.levels, 1 / (2 * walkers.variances)
 
     def step(
         _: jax.Array, state: tuple[jax.Array, jax.Array, jax.Array]
@@ -134,9 +186,10 @@ def _walk(
         hits = hits.at[voxels].add(free.astype(jnp.int32), mode='promise_in_bounds')
         return voxels, steps + going, hits
 
-    most = jnp.max(n_steps - steps)
-    voxels, steps, hits = lax.fori_loop(0, most, step, (voxels, steps, hits))
-    return hits, voxels, steps
+    most = jnp.max(n_steps - walkers.steps)
+    start = (walkers.voxels, walkers.steps, hits)
+    voxels, steps, hits = lax.fori_loop(0, most, step, start)
+    return hits, voxels, steps, jnp.sum(steps < n_steps)
 
 
 def _choose(
