@@ -24,7 +24,7 @@ are drawn in an epoch of however many there are.
 Variants:
     configs/deep_sxt.py:supervised   without the image and the unlabelled slices; the same as
                                      --config.model.heads="('label',)"
-    configs/deep_sxt.py:small        a thirtieth of the parameters: hours on two CPU cores
+    configs/deep_sxt.py:small        a thirtieth of the parameters and smaller crops: for a CPU
     configs/deep_sxt.py:smoke        smaller still: checks that a data set trains at all
 """
 
@@ -77,12 +77,13 @@ def _shrink(config: ConfigDict) -> None:
     config.epochs = 30
     config.data.patch = (1, 128, 128)
     config.data.unlabelled_slices = 60
-    config.optimizer.learning_rate = 1e-3
+    config.optimizer.learning_rate = 3e-4
     config.checkpoint.evaluate_every = 2
 
 
 def _shrink_more(config: ConfigDict) -> None:
     config.model.width = 4
+    config.optimizer.learning_rate = 1e-3
     config.epochs = 2
     config.data.patch = (1, 64, 64)
     config.data.steps_per_epoch = 20

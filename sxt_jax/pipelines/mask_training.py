@@ -22,10 +22,11 @@ from sxt_jax.core.errors import InputError
 from sxt_jax.core.volume import ArrayLike
 from sxt_jax.data.datasets import Example, split_examples
 from sxt_jax.data.intensity import Intensity
-from sxt_jax.data.labelled_slices import cut_slices, value_range
+from sxt_jax.data.labelled_slices import cut_slices
 from sxt_jax.inference import make_apply_fn, predict_volume
 from sxt_jax.inference.apply import ApplyFn
 from sxt_jax.inference.whole_slices import slice_tiling
+from sxt_jax.models import build_model
 from sxt_jax.pipelines.training_data import (
     TrainingData,
     check_together,
@@ -93,7 +94,7 @@ class MaskTraining:
             train, held = split_examples(
                 train, fraction=fields.validation_fraction, seed=config.seed
             )
-        if fields.unlabelled:
+        if fields.unlabelled and learns_image(build_model(config.model)):
             volumes = read_unlabelled(config, fields.unlabelled, intensity=fitted)
             unlabelled += cut_slices(volumes)[1]
         logging.info(
@@ -134,7 +135,7 @@ class MaskTraining:
             steps_per_epoch=max(1, int(n_drawn) // config.batch_size),
         )
         loss = make_image_loss(
-            value_range=value_range(data.unlabelled),
+            value_range=data.value_range,
             ssim_weight=fields.ssim_weight,
             delta=fields.huber_delta,
         )
@@ -146,14 +147,13 @@ class MaskTraining:
     ) -> Callable[[Any], Mapping[str, float]]:
         """Scores of the mask and of the image on whole slices."""
         apply_fn, fields = make_apply_fn(model), config.mask
-        extent = value_range(data.unlabelled or data.train)
 
         def validate(variables: Any) -> dict[str, float]:
             return mask_scores(
                 partial(_predict, apply_fn, variables, config, device_mesh),
                 data.validation,
                 patch=tuple(config.data.patch),
-                value_range=extent,
+                value_range=data.value_range if learns_image(model) else 1.0,  # or not used
                 label_weight=fields.label_weight,
                 ssim_weight=fields.ssim_weight,
                 delta=fields.huber_delta,

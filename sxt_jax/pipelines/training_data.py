@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -24,7 +25,7 @@ from sxt_jax.data.datasets import (
 )
 from sxt_jax.data.distort import Distortion
 from sxt_jax.data.intensity import Intensity
-from sxt_jax.data.labelled_slices import Unlabelled
+from sxt_jax.data.labelled_slices import Unlabelled, value_range
 from sxt_jax.data.pipeline import PatchStream
 from sxt_jax.data.targets import CELLS, ObjectIds
 from sxt_jax.io import Pair, list_volumes, open_volume, pair, split_dataset, without_labels
@@ -56,6 +57,11 @@ class TrainingData:
     @property
     def n_channels(self) -> int:
         return int(self.train[0].image.shape[3])
+
+    @functools.cached_property
+    def value_range(self) -> float:
+        """Of the gray values of unlabelled images; of the labelled, if there are no others."""
+        return value_range(self.unlabelled or self.train)
 
 
 def check_together(data: TrainingData) -> TrainingData:

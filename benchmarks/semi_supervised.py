@@ -1,0 +1,288 @@
+"""Do unlabelled tomograms help where imaging conditions are others than those of the labels?
+
+    python -m benchmarks.semi_supervised --output=DIR [--seeds=5] [--size=small]
+
+Cells on flat grids are simulated with their missing wedge (`data.phantom`). Four slices of one
+tomogram are labelled, the plasma membrane and filopodia three voxels wide, as drawn with a brush;
+the rest of it and tomograms of other cells, zone plates, tilts and doses have no labels.
+`configs/deep_sxt.py` is trained twice with the same number of steps on labels: semi-supervised, and
+supervised only, without the image decoder. Both segment tomograms of cells and conditions that
+neither has seen. Each seed has its own cells, noise, initial weights and order of patches.
+
+Scores are over the voxels of all test tomograms of a seed: of the mask, label above 0, and as
+published of the voxels whose label is above 0.9; and the average precision, the mean over recalls
+from 0 to 1. The means and SDs over the seeds are told, the relative gain in precision, and
+Wilcoxon's signed-rank test of it. Everything goes through the
+pipelines of the launch scripts. DIR gets data, runs and labels; a seed that is done is not done
+again, and the same command goes on where it was stopped.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+import os
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from ml_collections import ConfigDict
+from scipy import ndimage, stats
+
+from benchmarks.harness import RESULTS, Record, append_records, machine
+from configs import deep_sxt
+from sxt_jax.core.atomic import write_text
+from sxt_jax.core.errors import InputError
+from sxt_jax.core.volume import Volume
+from sxt_jax.data.phantom import adherent_cell_parameters, merge_labels, simulate
+from sxt_jax.io import read_volume, write_volume
+from sxt_jax.pipelines.segment_volume import Options, probability_path, segment_files
+from sxt_jax.pipelines.train_network import train_network
+
+QUESTION = 'semi_supervised'
+MEMBRANES = {'membranes': (7, 8)}  # plasma membrane and filopodia
+KINDS: Mapping[str, Mapping[str, Any]] = {
+    'semi-supervised': {},
+    'supervised only': {'model.heads': ('label',)},
+}
+# How conditions differ from the preset, by which the labelled tomogram is made; the dose is a
+# share of its photons.
+UNLABELLED = (
+    {'zone_plate_nm': 40.0, 'tilt_range_deg': 120.0, 'dose': 0.3},
+    {'zone_plate_nm': 25.0, 'tilt_range_deg': 130.0, 'dose': 0.05},
+    {'zone_plate_nm': 60.0, 'tilt_range_deg': 140.0, 'dose': 0.5},
+)
+UNSEEN = (
+    {'zone_plate_nm': 40.0, 'tilt_range_deg': 130.0, 'dose': 0.1},
+    {'zone_plate_nm': 50.0, 'tilt_range_deg': 125.0, 'dose': 0.3},
+)
+THRESHOLDS = {'': 0.0, '_at_0.9': 0.9}  # of the label
+SCORES = ('precision', 'recall', 'dice')
+AVERAGE = 'average_precision'
+COMPARED = ('precision', 'precision_at_0.9', AVERAGE)
+_BRUSH = ndimage.generate_binary_structure(2, 1)[None]
+
+
+@dataclasses.dataclass(frozen=True)
+class Size:
+    """How large the experiment is.
+
+    Attributes:
+      shape: (z, y, x) of every tomogram.
+      labelled: which slices have labels.
+      epochs: of both kinds of training.
+      steps: on labels in an epoch, and as many on unlabelled slices.
+      fields: of the config.
+    """
+
+    shape: tuple[int, int, int]
+    labelled: tuple[int, ...]
+    epochs: int
+    steps: int
+    fields: Mapping[str, Any]
+
+
+SIZES = {
+    'full': Size(
+        (64, 192, 192), (20, 28, 36, 44), 100, 200,
+        {'model.width': 32, 'data.patch': (1, 128, 128), 'optimizer.learning_rate': 1e-4},
+    ),
+    'small': Size(
+        (24, 96, 96), (8, 11, 14, 17), 20, 50,
+        {'model.width': 8, 'model.norm_momentum': 0.95, 'data.patch': (1, 64, 64),
+         'model.encoder_filters': (8, 8, 16, 32), 'model.image_filters': (32, 16, 8, 8),
+         'model.label_filters': (32, 16, 8, 8), 'model.neck_filters': 64,
+         'optimizer.learning_rate': 3e-4},
+    ),
+    'smoke': Size(
+        (12, 48, 48), (4, 6), 1, 2,
+        {'model.width': 2, 'model.encoder_filters': (2, 2), 'model.image_filters': (2, 2),
+         'model.label_filters': (2, 2), 'model.neck_filters': 2, 'model.neck_kernels': (1,),
+         'model.neck_depth': 1, 'data.patch': (1, 16, 16)},
+    ),
+}  # fmt: skip
+
+
+def make_tomogram(
+    seed: int, shape: tuple[int, int, int], *, dose: float = 1.0, **imaging: Any
+) -> tuple[Volume, Volume]:
+    """A tomogram of a cell, and its membranes as wide as a brush."""
+    scene, preset = adherent_cell_parameters(shape)
+    assert preset.photons_per_pixel is not None
+    photons = dose * preset.photons_per_pixel
+    changed = dataclasses.replace(preset, photons_per_pixel=photons, **imaging)
+    made = simulate(seed, scene=scene, imaging=changed)
+    membranes, _ = merge_labels(np.asarray(made.labels.data), MEMBRANES)
+    wide = ndimage.binary_dilation(membranes, _BRUSH).astype(np.uint8)
+    return made.image, made.labels.with_data(wide)
+
+
+def make_data(folder: Path, seed: int, size: Size) -> None:
+    """Write the tomograms of a seed: `train`, `unlabelled`, `test`, and the `truth` of the last."""
+    done = folder / 'data.json'
+    if done.exists():
+        return
+    image, labels = make_tomogram(_seed(seed, 0), size.shape)
+    sparse = np.zeros_like(labels.data)
+    sparse[list(size.labelled)] = labels.data[list(size.labelled)]
+    write_volume(folder / 'train' / 'a.tif', image)
+    write_volume(folder / 'train' / 'a.labels.tif', labels.with_data(sparse))
+    for i, conditions in enumerate(UNLABELLED):
+        image, _ = make_tomogram(_seed(seed, 1 + i), size.shape, **conditions)
+        write_volume(folder / 'unlabelled' / f'{i}.tif', image)
+    for i, conditions in enumerate(UNSEEN):
+        image, labels = make_tomogram(_seed(seed, 100 + i), size.shape, **conditions)
+        write_volume(folder / 'test' / f'{i}.tif', image)
+        write_volume(folder / 'truth' / f'{i}.tif', labels)
+    write_text(done, json.dumps({'unlabelled': UNLABELLED, 'unseen': UNSEEN}))
+
+
+def _seed(seed: int, number: int) -> int:
+    return 1000 * seed + number
+
+
+def make_config(folder: Path, kind: str, seed: int, size: Size) -> ConfigDict:
+    """The training of a seed: for a given number of steps, so nothing is held out."""
+    config = deep_sxt.get_config()
+    config.update_from_flattened_dict({
+        'seed': seed,
+        'epochs': size.epochs,
+        'data.train': str(folder / 'train'),
+        'data.unlabelled': str(folder / 'unlabelled'),
+        'data.empty_slices': 'unlabelled',
+        'data.validation_fraction': 0.0,
+        'data.steps_per_epoch': size.steps,
+        'data.unlabelled_slices': size.steps,
+        'checkpoint.evaluate_every': size.epochs,
+        'checkpoint.patience': 0,
+        **size.fields,
+        **KINDS[kind],
+    })  # fmt: skip
+    return config
+
+
+def run_kind(folder: Path, kind: str, seed: int, size: Size) -> Record:
+    """Train, segment the test tomograms, and score them.
+
+    Raises:
+      InputError: a tomogram could not be segmented.
+    """
+    name = kind.replace(' ', '_')
+    start = time.perf_counter()
+    train_network(make_config(folder, kind, seed, size), folder / name)
+    training_s = time.perf_counter() - start
+    options = Options(probabilities=True)
+    outcomes = segment_files(
+        folder / name, folder / 'test', folder / f'{name}_out', options=options
+    )
+    pairs = []
+    for outcome in outcomes:
+        if outcome.error:
+            raise InputError(outcome.source, outcome.error, 'a tomogram that can be segmented')
+        label = 2 * read_volume(probability_path(outcome.labels)).data[..., 1] - 1
+        truth = read_volume(folder / 'truth' / outcome.source.name).data > 0
+        pairs.append((label.ravel(), truth.ravel()))
+    labels, truths = (np.concatenate(arrays) for arrays in zip(*pairs, strict=True))
+    return {
+        'kind': kind,
+        'seed': seed,
+        'training_s': round(training_s, 1),
+        **score(labels, truths),
+        'conditions': [score(label, truth) for label, truth in pairs],
+    }
+
+
+def score(label: np.ndarray, truth: np.ndarray) -> dict[str, float]:
+    """Precision, recall and Dice of the voxels above each of `THRESHOLDS`; average precision."""
+    order = np.argsort(-label, kind='stable')
+    hits = truth[order]
+    precision = np.cumsum(hits) / np.arange(1, len(hits) + 1)
+    found = {'average_precision': float(precision[hits].sum() / max(int(hits.sum()), 1))}
+    for suffix, threshold in THRESHOLDS.items():
+        mask = label > threshold
+        both, n_mask, n_true = (int(a.sum()) for a in (mask & truth, mask, truth))
+        found[f'precision{suffix}'] = both / max(n_mask, 1)
+        found[f'recall{suffix}'] = both / max(n_true, 1)
+        found[f'dice{suffix}'] = 2 * both / max(n_mask + n_true, 1)
+    return found
+
+
+def run_seed(folder: Path, seed: int, size: Size) -> list[Record]:
+    """Both kinds of one seed; what was found before, if it was done before."""
+    done = folder / 'scores.json'
+    if not done.exists():
+        make_data(folder, seed, size)
+        rows = [run_kind(folder, kind, seed, size) for kind in KINDS]
+        write_text(done, json.dumps(rows, indent=1))
+    return json.loads(done.read_text(encoding='utf-8'))
+
+
+def summarise(rows: Sequence[Record]) -> Record:
+    """Means and SDs over the seeds, and by how much the precision of the unseen is better."""
+    summary: Record = {}
+    names = [AVERAGE, *(f'{name}{suffix}' for suffix in THRESHOLDS for name in SCORES)]
+    for kind in KINDS:
+        of_kind = [row for row in rows if row['kind'] == kind]
+        table = np.array([[row[name] for name in names] for row in of_kind])
+        mean, sd = table.mean(0), table.std(0, ddof=1) if len(table) > 1 else np.nan * table[0]
+        values = zip(names, mean.tolist(), sd.tolist(), strict=True)
+        summary[kind] = {name: {'mean': m, 'sd': s} for name, m, s in values}
+    summary['compared'] = {}
+    for name in COMPARED:
+        semi, alone = (np.array([r[name] for r in rows if r['kind'] == kind]) for kind in KINDS)
+        summary['compared'][name] = {
+            'gain': float(semi.mean() / alone.mean() - 1) if alone.any() else None,
+            'better': int(np.sum(semi > alone)),
+            'p': float(stats.wilcoxon(semi, alone).pvalue) if np.any(semi != alone) else None,
+        }
+    return summary
+
+
+def table(summary: Record) -> str:
+    """The summary in Markdown."""
+    names = list(summary['semi-supervised'])
+    lines = ['| training | ' + ' | '.join(names) + ' |', '|---' * (1 + len(names)) + '|']
+    for kind in KINDS:
+        cells = (f'{v["mean"]:.3f} ± {v["sd"]:.3f}' for v in summary[kind].values())
+        lines.append(f'| {kind} | ' + ' | '.join(cells) + ' |')
+    return '\n'.join(lines)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.partition('\n')[0])
+    parser.add_argument('--output', type=Path, required=True, help='folder for data and runs')
+    parser.add_argument('--seeds', type=int, default=5)
+    parser.add_argument('--size', choices=SIZES, default='small')
+    args = parser.parse_args()
+    if 'JAX_COMPILATION_CACHE_DIR' not in os.environ:  # the same programs serve every seed
+        jax.config.update('jax_compilation_cache_dir', str(args.output / 'compiled'))
+    size, rows = SIZES[args.size], []
+    for seed in range(args.seeds):
+        rows += run_seed(args.output / args.size / str(seed), seed, size)
+        print(*(json.dumps({k: v for k, v in r.items() if k != 'conditions'}) for r in rows[-2:]),
+              sep='\n', flush=True)  # fmt: skip
+    summary = summarise(rows)
+    record = {
+        'benchmark': QUESTION,
+        'smoke': args.size == 'smoke',
+        'size': args.size,
+        'seeds': args.seeds,
+        **{f: getattr(size, f) for f in ('shape', 'labelled', 'epochs', 'steps')},
+        'fields': dict(size.fields),
+        'rows': rows,
+        **summary,
+        **machine(),
+    }
+    if args.size != 'smoke':
+        append_records([record], RESULTS)
+    print(table(summary))
+    for name, found in summary['compared'].items():
+        print(name, json.dumps(found))
+
+
+if __name__ == '__main__':
+    main()
