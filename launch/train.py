@@ -2,9 +2,11 @@
 
     python -m launch.train --config=configs/acseg.py --workdir=W --config.data.train=DIR
 
-The data are checked first. The same command goes on where an interrupted run stopped. W gets
-checkpoints/ (the best by validation Dice and the newest), metrics.jsonl, tensorboard/ and
-curves.png. Any field of the config is changed on the command line: --config.epochs=50.
+DIR holds tomograms with labels; some networks learn from others without labels as well
+(configs/deep_sxt.py). The data are checked first. The same command goes on where an interrupted run
+stopped. W gets checkpoints/ (the best by validation Dice and the newest), metrics.jsonl,
+tensorboard/ and curves.png. Any field of the config is changed on the command line:
+--config.epochs=50.
 """
 
 from __future__ import annotations

@@ -65,7 +65,7 @@ def train_network(config: Any, workdir: str | Path) -> Checkpoint:
         other = _initial_checkpoint(config) if begun is None else None
         intensity = _initial_intensity(config, begun, other)
         data = load_training_data(config, intensity=intensity, folder=workdir)
-        check_isotropy(config, data.train)
+        check_isotropy(config, [*data.train, *data.unlabelled])
         model = build_network(config, n_classes=len(data.classes))
         run = describe_run(config, workdir, model, data, device_mesh)
         state, progress = _start(config, run, data, begun, other)
