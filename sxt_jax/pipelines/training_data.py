@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -28,7 +29,15 @@ from sxt_jax.data.intensity import Intensity
 from sxt_jax.data.labelled_slices import Unlabelled, value_range
 from sxt_jax.data.pipeline import PatchStream
 from sxt_jax.data.targets import CELLS, ObjectIds
-from sxt_jax.io import Pair, list_volumes, open_volume, pair, split_dataset, without_labels
+from sxt_jax.io import (
+    Pair,
+    is_volume,
+    list_volumes,
+    open_volume,
+    pair,
+    split_dataset,
+    without_labels,
+)
 from sxt_jax.pipelines.check_data import check_pairs, check_volumes
 from sxt_jax.pipelines.check_report import Report
 from sxt_jax.pipelines.config_fields import frozen_parts, make_sampling, working_shape
@@ -125,8 +134,7 @@ def read_unlabelled(config: Any, folder: str, *, intensity: Intensity) -> list[E
     Raises:
       InputError: an error in the data.
     """
-    dataset = config.data.dataset or None
-    files = without_labels(list_volumes(folder, dataset=dataset))
+    files = _images(folder, config.data.dataset or None)
     with progress_bar(total=len(files), unit='file', desc='checking', inner=True) as bar:
         report = check_volumes(files, patch=_patch(config), on_file=lambda _: bar.update())
     _tell(report, f'Unlabelled data in {folder}')
@@ -136,6 +144,16 @@ def read_unlabelled(config: Any, folder: str, *, intensity: Intensity) -> list[E
     volumes = list(zip(images, nothing, strict=True))
     examples, _ = _prepare(config, pairs, volumes, label_map=Unlabelled(), intensity=intensity)
     return examples
+
+
+def _images(folder: str, dataset: str | None) -> list[Path]:
+    """The volumes of a folder that are no labels of others."""
+    found, path = list_volumes(folder, dataset=dataset), Path(folder)
+    if found == [path] and path.is_dir():  # slices of one volume, or slices with their labels
+        each = sorted(file for file in path.iterdir() if is_volume(file))
+        images = without_labels(each)
+        return images if len(images) < len(each) else found
+    return without_labels(found)
 
 
 def _prepare(

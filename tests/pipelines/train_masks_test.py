@@ -147,6 +147,18 @@ def test_pairs_of_slices_of_many_sizes_are_a_data_set(tmp_path):
     assert data.classes.values == (0, 255)
 
 
+@pytest.mark.parametrize('sides', [((20, 30), (20, 30)), ((20, 30), (33, 17))])
+def test_unlabelled_slices_may_be_files_each(folder, tmp_path, sides):
+    """Of one size they are a volume; labels that lie beside them are no slices."""
+    config = tiny_config(folder, **{'data.unlabelled': str(tmp_path)})
+    for i, shape in enumerate(sides):
+        image, mask = make_lines(i, (1, *shape))
+        write_volume(tmp_path / f's{i}.tif', Volume(image))
+    assert sum(e.shape[1:] in sides for e in _data(config, tmp_path).unlabelled) == 2
+    write_volume(tmp_path / 's1.labels.tif', Volume(mask))
+    assert sum(e.shape[1:] in sides for e in _data(config, tmp_path).unlabelled) == 2
+
+
 @pytest.mark.parametrize(
     ('fields', 'names', 'n_steps'),
     [
