@@ -82,8 +82,8 @@ def interpolate(
       n_walks: walks of each voxel of a labelled slice.
       n_steps: steps of a walk. Published: 4000; 400 are as accurate at a tenth of the cost.
       axes: 'z', labelled slices are xy; 'zyx', they are xy, xz and yz.
-      smooth: iterations of mean-curvature smoothing of the hits; published: 100. About 30 help cells
-        and nuclei; what is a few voxels wide suffers (`benchmarks.interpolation_accuracy`).
+      smooth: iterations of mean-curvature smoothing of the hits; published: 100. About 30 help
+        cells and nuclei, what is a few voxels wide suffers (`benchmarks.interpolation_accuracy`).
       published_smoothing: as the released code does it (see `smooth_labels`).
       keep_slices: labelled slices stay exactly as given.
       settled: make fewer walks where a doubling of their number changed the label of less than this
