@@ -93,7 +93,7 @@ SIZES = {
     ),
     'small': Size(
         (24, 96, 96), (8, 11, 14, 17), 20, 50,
-        {'model.width': 8, 'model.norm_momentum': 0.95, 'data.patch': (1, 64, 64),
+        {'model.width': 8, 'data.patch': (1, 64, 64),
          'model.encoder_filters': (8, 8, 16, 32), 'model.image_filters': (32, 16, 8, 8),
          'model.label_filters': (32, 16, 8, 8), 'model.neck_filters': 64,
          'optimizer.learning_rate': 3e-4},

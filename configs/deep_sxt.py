@@ -73,7 +73,6 @@ def get_config(variant: str = '') -> ConfigDict:
 
 def _shrink(config: ConfigDict) -> None:
     config.model.width = 12
-    config.model.norm_momentum = 0.95
     config.epochs = 30
     config.data.patch = (1, 128, 128)
     config.data.unlabelled_slices = 60
@@ -83,6 +82,7 @@ def _shrink(config: ConfigDict) -> None:
 
 def _shrink_more(config: ConfigDict) -> None:
     config.model.width = 4
+    config.model.norm_momentum = 0.9
     config.optimizer.learning_rate = 1e-3
     config.epochs = 2
     config.data.patch = (1, 64, 64)
