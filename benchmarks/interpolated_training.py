@@ -1,6 +1,6 @@
 """Does a network learn as much of smart-interpolated labels as of the hand-labelled slices alone?
 
-    python -m benchmarks.interpolated_training --output=DIR [--every=16] [--sizes=1,2,4]
+    python -m benchmarks.interpolated_training --output=DIR [--every=8] [--sizes=1,2,4]
         [--repeats=3] [--steps=300]
     python -m benchmarks.interpolated_training --smoke --output=DIR
 
@@ -82,7 +82,7 @@ class Experiment:
       fields: of the config, that differ.
     """
 
-    every: int = 16
+    every: int = 8
     sizes: tuple[int, ...] = (1, 2, 4)
     repeats: int = 3
     steps: int = 300
@@ -226,7 +226,7 @@ def smallest_gain(points: Columns) -> float:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument('--output', type=Path, required=True)
-    parser.add_argument('--every', type=int, default=16, help='distance of labelled slices')
+    parser.add_argument('--every', type=int, default=8, help='distance of labelled slices')
     parser.add_argument('--sizes', default='1,2,4', help='numbers of tomograms')
     parser.add_argument('--repeats', type=int, default=3)
     parser.add_argument('--steps', type=int, default=300, help='of each training')
