@@ -32,6 +32,7 @@ def test_precision_and_recall_are_of_the_voxels_above_a_threshold():
     assert found['dice'] == 3 / 4
     assert (found['precision_at_0.9'], found['recall_at_0.9']) == (1, 1 / 2)
     assert found['average_precision'] == pytest.approx((1 + 1 + 1 + 4 / 5) / 4)
+    assert found['precision_at_recall_0.3'] == 1  # 0.3 of four is the highest
     assert score(label - 2, truth)['precision'] == 0
 
 
@@ -61,8 +62,8 @@ def test_only_some_slices_of_one_tomogram_are_labelled(tmp_path, monkeypatch):
     semi_supervised.make_data(tmp_path, 2, size)
     labels = read_volume(tmp_path / 'train' / 'a.labels.tif').data
     np.testing.assert_array_equal(labels.any((1, 2)), [0, 1, 0, 0, 1, 0])
-    assert len(list((tmp_path / 'unlabelled').iterdir())) == 3
-    assert len({seed for seed, _ in made}) == len({conditions for _, conditions in made}) == 6
+    assert len(list((tmp_path / 'unlabelled').iterdir())) == len(semi_supervised.UNLABELLED)
+    assert len({seed for seed, _ in made}) == len({conditions for _, conditions in made}) == 7
     assert sorted(p.name for p in (tmp_path / 'truth').iterdir()) == ['0.tif', '1.tif']
     semi_supervised.make_data(tmp_path, 2, size)
-    assert len(made) == 6  # what is there is not made again
+    assert len(made) == 7  # what is there is not made again
