@@ -11,10 +11,10 @@ neither has seen. Each seed has its own cells, noise, initial weights and order 
 
 Scores are over the voxels of all test tomograms of a seed: of the mask, label above 0, and as
 published of the voxels whose label is above 0.9; the average precision, the mean over recalls from
-0 to 1; and the precision at one and the same recall. The means and SDs over the seeds are told, the relative gain in precision, and
-Wilcoxon's signed-rank test of it. Everything goes through the
-pipelines of the launch scripts. DIR gets data, runs and labels; a seed that is done is not done
-again, and the same command goes on where it was stopped.
+0 to 1; and the precision at one and the same recall. The means and SDs over the seeds are told, the
+relative gains, and Wilcoxon's signed-rank tests of them. Everything goes through the pipelines of
+the launch scripts. DIR gets data, runs and labels; a seed that is done is not done again, and the
+same command goes on where it was stopped.
 """
 
 from __future__ import annotations
