@@ -64,7 +64,7 @@ def _read_array(path: Path, file: BinaryIO, header: Mapping[str, Any]) -> np.nda
     n_bytes = math.prod(shape) * dtype.itemsize
     name = header.get('data file', header.get('datafile'))
     if name is not None:
-        path = path.parent / str(name)
+        path = path.resolve().parent / str(name)  # a link to a header lies elsewhere
         with path.open('rb') as detached:
             return _read_voxels(path, detached, header, dtype, shape, n_bytes)
     return _read_voxels(path, file, header, dtype, shape, n_bytes)

@@ -158,3 +158,11 @@ def test_advice_of_numpy_does_not_reach_users(tmp_path):
         assert 'trust' not in str(info.value)
     found = io.read_volume(tmp_path / 'b.npz', dataset='second').data
     np.testing.assert_array_equal(found, ramp())
+
+
+def test_a_link_to_a_detached_header_finds_its_data(tmp_path):
+    nrrd.write(str(tmp_path / 'a.nhdr'), ramp(), index_order='C')
+    (tmp_path / 'links').mkdir()
+    link = tmp_path / 'links' / 'b.nhdr'
+    link.symlink_to(tmp_path / 'a.nhdr')
+    np.testing.assert_array_equal(io.read_volume(link).data, ramp())
