@@ -5,8 +5,9 @@
 A table goes between the marker lines of its name, such as `<!-- benchmarks -->` and
 `<!-- /benchmarks -->`, of the files that have them: rates (benchmarks), scores of classes (real
 data) and of cells (real cells) on real images, ways to follow flows (tracking accuracy), of which
-there is a figure too, and settings of smart interpolation (interpolation accuracy). The newest
-record of each kind is shown; smoke runs are not.
+there is a figure too, settings of smart interpolation (interpolation accuracy), and what networks
+learn of its labels (interpolated training). The newest record of each kind is shown; smoke runs are
+not.
 """
 
 from __future__ import annotations
@@ -15,7 +16,12 @@ import argparse
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from benchmarks import interpolation_accuracy, real_cells, tracking_accuracy
+from benchmarks import (
+    interpolated_training,
+    interpolation_accuracy,
+    real_cells,
+    tracking_accuracy,
+)
 from benchmarks.harness import RESULTS, Record, read_records
 from sxt_jax.core.atomic import write_text
 from sxt_jax.core.errors import InputError
@@ -108,12 +114,18 @@ def make_interpolation_table(records: Sequence[Record]) -> str:
     return _markdown(interpolation_accuracy.table_rows(records))
 
 
+def make_training_table(records: Sequence[Record]) -> str:
+    """A Markdown table of what networks learnt of sparse, interpolated and dense labels."""
+    return _markdown(interpolated_training.table_rows(records))
+
+
 TABLES = {
     'benchmarks': make_table,
     'real data': make_score_table,
     'real cells': make_cell_table,
     'tracking accuracy': make_accuracy_table,
     'interpolation accuracy': make_interpolation_table,
+    'interpolated training': make_training_table,
 }
 
 
