@@ -11,11 +11,11 @@ have no labels; the unlabelled slices in DIR teach as well.
 The published run had 79 labelled slices of 1324 × 1284 pixels of one tomogram and 513 slices of 17
 others. A network of 76,483,502 parameters with two decoders, one for the label and one for the
 image; every slice standardised by itself; crops of 256 × 256, turned and mirrored, one a step.
-Epochs of labelled slices, each drawn six times (0.99 of the Huber loss of the label and 0.01 of the
-image's), take turns with epochs of unlabelled slices (half 1 − SSIM, half Huber loss), which leave
-the label decoder as it is, its statistics too. Adam with learning rate 0.0001, 700 epochs or until
-the validation loss no longer falls; a tenth of the labelled slices, drawn at random, is held out.
-Slices next to each other are nearly the same: where all slices of a stack are labelled, give
+Epochs of unlabelled slices (half 1 − SSIM, half Huber loss), which leave the label decoder as it
+is, its statistics too, take turns with epochs of labelled slices, each drawn six times (0.99 of the
+Huber loss of the label and 0.01 of the image's). Adam with learning rate 0.0001, 700 epochs or
+until the validation loss no longer falls; a tenth of the labelled slices, drawn at random, is held
+out. Slices next to each other are nearly the same: where all slices of a stack are labelled, give
 --config.data.validation. The paper reports an accuracy of 97 % and a precision of 74 % on its test
 slices. Made for a GPU, whose time the paper does not say. The best checkpoint is that of the best
 Dice. What is not as published: of unlabelled slices none are held out, and as many as published

@@ -108,7 +108,7 @@ class MaskTraining:
         return {}
 
     def objectives(self, config: Any, model: nn.Module, data: TrainingData) -> list[Objective]:
-        """The labelled slices and, for networks that give the image, the unlabelled ones."""
+        """The unlabelled slices, for networks that give the image, and the labelled ones."""
         if data.n_channels > 1 and learns_image(model):
             found = f'{data.n_channels} channels'
             raise InputError(data.train[0].name, found, 'one: the network gives one again')
@@ -139,8 +139,9 @@ class MaskTraining:
             ssim_weight=fields.ssim_weight,
             delta=fields.huber_delta,
         )
-        frozen = (LABEL_BRANCH,)
-        return [supervised, make_objective(config, 'unsupervised', stream, loss, frozen=frozen)]
+        unsupervised = make_objective(config, 'unsupervised', stream, loss, frozen=(LABEL_BRANCH,))
+        # Labels last: as in published training, what is validated has just learnt from them.
+        return [unsupervised, supervised]
 
     def validator(
         self, config: Any, model: nn.Module, data: TrainingData, device_mesh: Mesh
