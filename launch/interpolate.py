@@ -36,6 +36,7 @@ _SMOOTH = flags.DEFINE_integer('smooth', 0, 'Iterations of smoothing: 30 for cel
 _PUBLISHED = flags.DEFINE_boolean('published_smoothing', False, 'Smooth as Biomedisa does.')
 _KEEP = flags.DEFINE_boolean('keep_slices', False, 'Labelled slices stay exactly as they are.')
 _SETTLED = flags.DEFINE_float('settled', 0, 'Stop when fewer labels than this share change.')
+_FULL = flags.DEFINE_boolean('full_range', False, 'Extremes of gray are 0 and 255, as published.')
 _IGNORE = flags.DEFINE_integer('ignore_value', None, 'Label value of voxels without a label.')
 _CLEAN = flags.DEFINE_float('clean', 0, "Remove objects below this share of a label's largest.")
 _FILL = flags.DEFINE_float('fill', 0, 'Fill holes below this share of the object around them.')
@@ -50,11 +51,12 @@ def main(argv: Sequence[str]) -> int:
     from sxt_jax.pipelines.interpolate_labels import Options, interpolate_files
 
     if not (_IMAGE.value and _OUTPUT.value):
-        raise InputError('command line', 'a flag is missing', '--image, --labels and --output')
+        raise InputError('command line', 'a flag is missing', '--image and --output')
     log_devices()
     options = Options(
         n_walks=_WALKS.value, n_steps=_STEPS.value, axes=_AXES.value, smooth=_SMOOTH.value,
         published_smoothing=_PUBLISHED.value, keep_slices=_KEEP.value, settled=_SETTLED.value,
+        full_range=_FULL.value,
         ignore_value=_IGNORE.value, seed=_SEED.value, uncertainty=_UNCERTAINTY.value,
         clean=_CLEAN.value, fill=_FILL.value, suggest_slices=_SUGGEST.value,
     )  # fmt: skip

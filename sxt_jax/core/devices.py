@@ -7,6 +7,7 @@ accelerator, so splitting parameters would cost communication and save nothing.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from typing import Any
 
@@ -40,6 +41,14 @@ def split_batch(device_mesh: Mesh) -> NamedSharding:
 def is_accelerated() -> bool:
     """Whether computations run on something faster than the CPU."""
     return jax.default_backend() != 'cpu'
+
+
+def usable_cores() -> int:
+    """CPU cores that this process may use; a scheduler may have left it a few of the machine's."""
+    try:
+        return len(os.sched_getaffinity(0))
+    except AttributeError:  # not on every system
+        return os.cpu_count() or 1
 
 
 def free_bytes(device: jax.Device) -> int | None:

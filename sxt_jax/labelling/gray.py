@@ -43,6 +43,8 @@ class GrayLevels:
         if image.dtype != np.uint8:
             intensity = Intensity('percentile', clip=True, percentiles=percentiles)
             affine = measure_affine(intensity, image, name=name)
+            if affine.scale.item() == 1:  # nearly all voxels have one value
+                affine = measure_affine(Intensity('unit', clip=True), image, name=name)
             self._data, self._scale = NormalisedArray(image, affine), _HIGHEST
 
     def __getitem__(self, index: Any) -> np.ndarray:

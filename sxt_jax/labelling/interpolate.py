@@ -15,8 +15,10 @@ import numpy as np
 from jax.sharding import Mesh
 
 from sxt_jax.core.box import Box
+from sxt_jax.core.devices import is_accelerated
 from sxt_jax.core.errors import InputError
-from sxt_jax.core.volume import ArrayLike
+from sxt_jax.core.memory import free_host_bytes
+from sxt_jax.core.volume import ArrayLike, slabs
 from sxt_jax.labelling.gray import GrayLevels
 from sxt_jax.labelling.random_walk import Starts, add_hits
 from sxt_jax.labelling.smoothing import smooth_labels
@@ -71,10 +73,11 @@ def interpolate(
 
     From each of these `n_walks` walkers set out that prefer gray values like that of their start
     (see `random_walk`); the label whose walkers entered a voxel most often has it. Memory: 4 bytes
-    a voxel and label for the hits, 2 for labels and uncertainty, and what a block takes.
+    a voxel and label for the hits, 2 for labels and uncertainty, 2 for gray levels unless the image
+    is a uint8 array, some 50 bytes a voxel of labelled slices, and what a block takes.
 
     Args:
-      key: randomness; the same key gives the same result on any devices.
+      key: randomness; the same key gives the same result on any number of devices.
       image: [z, y, x] of any type, in memory or lazily read; types other than uint8 are brought to
         the gray values 0 … 255 (see `GrayLevels`).
       sparse_labels: [z, y, x] integers; 0 is background in labelled slices, voxels with negative
@@ -102,15 +105,15 @@ def interpolate(
     """
     numbers = {'n_walks': n_walks, 'n_steps': n_steps, 'smooth': smooth, 'settled': settled}
     _check(image, sparse_labels, **numbers)
-    levels = GrayLevels(image, percentiles=percentiles)
+    levels = _hold(image, GrayLevels(image, percentiles=percentiles), scratch)
     starts = find_starts(levels, sparse_labels, axes=axes, unlabelled=unlabelled)
     if not any(starts):
         raise InputError('sparse labels', 'no labelled slice', 'a label above 0')
     ids = tuple(starts)
     labels = np.zeros(sparse_labels.shape, np.min_scalar_type(max(ids)))
-    hits = _make_hits((len(ids), *labels.shape), scratch)
+    hits = _make_array((len(ids), *labels.shape), np.int32, scratch)
     devices = None if device_mesh is None else device_mesh.local_devices
-    walk = _Walk(levels, starts, hits, key, n_steps, devices, on_walks)
+    walk = _AllWalks(levels, starts, hits, key, n_steps, devices, on_walks)
     made = _until_settled(walk, labels, n_walks, settled)
     uncertainty = measure_uncertainty(hits)
     if smooth:
@@ -123,7 +126,7 @@ def interpolate(
             values,
             n_iterations=smooth,
             published=published_smoothing,
-            memory_bytes=max(_SMOOTHING_BYTES, hits.nbytes // 2),
+            memory_bytes=_smoothing_bytes(hits, scratch),
         )
     if keep_slices:
         for index, given in given_voxels(sparse_labels, axes=axes, unlabelled=unlabelled):
@@ -133,10 +136,10 @@ def interpolate(
 
 
 @dataclasses.dataclass(frozen=True)
-class _Walk:
+class _AllWalks:
     """Walks of all labels over an image."""
 
-    levels: GrayLevels
+    levels: ArrayLike
     starts: Mapping[int, Starts]
     hits: np.ndarray
     key: jax.Array
@@ -168,7 +171,7 @@ class _Walk:
             )
 
 
-def _until_settled(walk: _Walk, labels: np.ndarray, n_walks: int, settled: float) -> int:
+def _until_settled(walk: _AllWalks, labels: np.ndarray, n_walks: int, settled: float) -> int:
     """Set the labels that walks elect; how many there were of each start."""
     ids, made = tuple(walk.starts), 0
     while made < n_walks:
@@ -181,14 +184,37 @@ def _until_settled(walk: _Walk, labels: np.ndarray, n_walks: int, settled: float
     return made
 
 
-def _make_hits(shape: tuple[int, ...], scratch: str | Path | None) -> np.ndarray:
-    """No hits yet; in a file without a name, that goes when they are let go, or in memory."""
+def _hold(image: ArrayLike, levels: GrayLevels, scratch: str | Path | None) -> ArrayLike:
+    """Gray levels, read and scaled once: blocks overlap, and files may be slow to read in parts."""
+    if isinstance(image, np.ndarray) and image.dtype == np.uint8:
+        return levels
+    held, z = _make_array(tuple(levels.shape), levels.dtype, scratch), 0
+    for slab in slabs(levels):
+        held[z : z + len(slab)] = slab
+        z += len(slab)
+    return held
+
+
+def _make_array(shape: tuple[int, ...], dtype: Any, scratch: str | Path | None) -> np.ndarray:
+    """Zeros; in a file without a name, that goes when they are let go, or in memory."""
     if scratch is None:
-        return np.zeros(shape, np.int32)
+        return np.zeros(shape, dtype)
+    n_bytes = np.dtype(dtype).itemsize * int(np.prod(shape))
     with tempfile.TemporaryFile(dir=scratch) as file:
-        # A disk that fills up later would end the process without a word.
-        os.posix_fallocate(file.fileno(), 0, 4 * int(np.prod(shape)))
-        return np.memmap(file, np.int32, 'r+', shape=shape)
+        if hasattr(os, 'posix_fallocate'):
+            # A disk that fills up later would end the process without a word.
+            os.posix_fallocate(file.fileno(), 0, n_bytes)
+        else:
+            file.truncate(n_bytes)
+        return np.memmap(file, dtype, 'r+', shape=shape)
+
+
+def _smoothing_bytes(hits: np.ndarray, scratch: str | Path | None) -> int | None:
+    """More than the default only where there is plenty of memory, for it saves overlaps."""
+    free = free_host_bytes()
+    if scratch is not None or is_accelerated() or free is None:
+        return None
+    return max(_SMOOTHING_BYTES, min(hits.nbytes // 2, free // 4))
 
 
 def _grow(box: Box, n: int, shape: Sequence[int]) -> Box:
@@ -201,6 +227,9 @@ def _check(image: ArrayLike, sparse_labels: np.ndarray, **numbers: float) -> Non
     if sparse_labels.shape != tuple(image.shape):
         found = f'{list(sparse_labels.shape)}'
         raise InputError('sparse labels', found, f'the shape of the image, {list(image.shape)}')
+    if sparse_labels.dtype.kind not in 'iu' or sparse_labels.max(initial=0) >= 2**32:
+        found = f'{sparse_labels.dtype}, at most {sparse_labels.max(initial=0)}'
+        raise InputError('sparse labels', found, 'integers below 2³²')
     least = {'n_walks': 1, 'n_steps': 1}
     for name, number in numbers.items():
         if number < least.get(name, 0):

@@ -8,13 +8,12 @@ counts as one.
 Walks are done block by block: a walker that comes to the rim of the region around its block stops
 there and goes on from the block that it has come to. So a volume may be larger than any memory, and
 where no walk comes nothing is done. Random numbers are a function of seed, start, walk and step
-alone: hits do not depend on blocks, groups, threads or devices.
+alone: hits do not depend on blocks, groups, threads or the number of devices.
 """
 
 from __future__ import annotations
 
 import dataclasses
-import os
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -24,6 +23,7 @@ import jax
 import numpy as np
 
 from sxt_jax.core.blocks import Block, make_blocks
+from sxt_jax.core.devices import usable_cores
 from sxt_jax.core.errors import InputError
 from sxt_jax.core.volume import ArrayLike
 from sxt_jax.labelling.walkers import Region, Surroundings, Walkers
@@ -103,7 +103,7 @@ def _workers(devices: Sequence[jax.Device] | None) -> list[jax.Device]:
     devices = list(devices) if devices is not None else jax.local_devices()
     if devices[0].platform != 'cpu':
         return devices
-    return [devices[i % len(devices)] for i in range(max(os.cpu_count() or 1, len(devices)))]
+    return [devices[i % len(devices)] for i in range(max(usable_cores(), len(devices)))]
 
 
 @dataclasses.dataclass(frozen=True)

@@ -109,10 +109,12 @@ def _is_labelled(present: np.ndarray, *, crossed: bool) -> np.ndarray:
     """[n] bool which of n slices are labelled ones."""
     if crossed:
         for axis in (1, 2):
-            edges = np.diff(present.view(np.int8), axis=axis) != 0
-            before = np.insert(edges, 0, False, axis)
-            behind = np.insert(edges, edges.shape[axis], False, axis)
-            present = present & ~(before & behind)
+            if present.shape[axis] > 1:
+                # Outside of the volume there are no labels.
+                padded = np.pad(present, [(int(a == axis),) * 2 for a in range(3)])
+                n = present.shape[axis]
+                before, behind = (np.take(padded, np.arange(n) + k, axis) for k in (0, 2))
+                present = present & (before | behind)
     return np.asarray(present.any((1, 2)))
 
 

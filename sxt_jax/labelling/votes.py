@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
@@ -10,8 +9,10 @@ from typing import TypeVar
 import numpy as np
 
 from sxt_jax.core.box import Box
+from sxt_jax.core.devices import usable_cores
 
 T = TypeVar('T')
+Index = tuple[slice, slice, slice]
 SURE, UNSURE, UNVISITED = 0, 254, 255
 _CHUNK_VOXELS = 2**18  # a few arrays of them stay in the caches
 
@@ -29,8 +30,8 @@ def elect(hits: np.ndarray, ids: Sequence[int], labels: np.ndarray) -> int:
     """
     values = np.asarray(ids, labels.dtype)
 
-    def work(here: slice) -> int:
-        winner = find_winners(hits[:, here], values)
+    def work(here: Index) -> int:
+        winner = find_winners(hits[(slice(None), *here)], values)
         changed = int(np.count_nonzero(winner != labels[here]))
         labels[here] = winner
         return changed
@@ -55,29 +56,31 @@ def measure_uncertainty(hits: np.ndarray) -> np.ndarray:
     """
     uncertainty = np.empty(hits.shape[1:], np.uint8)
 
-    def work(here: slice) -> None:
-        first, second, third = _highest(hits[:, here])
+    def work(here: Index) -> None:
+        first, second, third = _highest(hits[(slice(None), *here)])
         visited = first > 0
         share = 1 / np.where(visited, first, 1).astype(np.float32)
-        sure = (1 - second * share) * (1 - third * share)
+        sure = (1 - second.astype(np.float32) * share) * (1 - third.astype(np.float32) * share)
         levels = np.minimum(np.rint(255 * (1 - sure)), UNSURE)
         uncertainty[here] = np.where(visited, levels, UNVISITED)
 
-    _over_slabs(work, uncertainty.shape)
+    for _ in _over_slabs(work, uncertainty.shape):
+        pass
     return uncertainty
 
 
 def box_of_hits(hits: np.ndarray) -> Box:
     """The smallest box that holds all hits of [k, z, y, x]; of size 0 where there are none."""
     shape = hits.shape[1:]
+    seen = [np.zeros(n, bool) for n in shape]
 
-    def work(here: slice) -> list[np.ndarray]:
-        visited = np.any(hits[:, here], 0)
-        return [np.any(visited, axis=axes) for axes in ((1, 2), (0, 2), (0, 1))]
+    def work(here: Index) -> tuple[Index, np.ndarray]:
+        return here, np.any(hits[(slice(None), *here)], 0)
 
-    parts = _over_slabs(work, shape)
-    seen = [np.concatenate([part[0] for part in parts])]
-    seen += [np.any([part[axis] for part in parts], 0) for axis in (1, 2)]
+    for here, visited in _over_slabs(work, shape):
+        for axis in range(3):
+            others = tuple(a for a in range(3) if a != axis)
+            seen[axis][here[axis]] |= np.any(visited, axis=others)
     if not seen[0].any():
         return Box((0, 0, 0), (0, 0, 0))
     ends = [np.flatnonzero(line)[[0, -1]] for line in seen]
@@ -95,12 +98,16 @@ def _highest(votes: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     return first, second, third
 
 
-def _over_slabs(work: Callable[[slice], T], shape: tuple[int, ...]) -> list[T]:
-    """What `work` returns for consecutive slices of a volume, on all cores."""
-    depth = max(1, _CHUNK_VOXELS // int(np.prod(shape[1:])))
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
-        return list(pool.map(work, _slabs(shape[0], depth)))
+def _over_slabs(work: Callable[[Index], T], shape: tuple[int, ...]) -> Iterator[T]:
+    """What `work` returns for parts of a volume, on all cores."""
+    with ThreadPoolExecutor(usable_cores()) as pool:
+        yield from pool.map(work, _parts(shape))
 
 
-def _slabs(n: int, depth: int) -> Iterator[slice]:
-    return (slice(z, min(n, z + depth)) for z in range(0, n, depth))
+def _parts(shape: tuple[int, ...]) -> Iterator[Index]:
+    """Consecutive slices, or rows of one slice where it is large."""
+    rows = min(shape[1], max(1, _CHUNK_VOXELS // shape[2]))
+    depth = max(1, _CHUNK_VOXELS // (rows * shape[2]))
+    for z in range(0, shape[0], depth):
+        for y in range(0, shape[1], rows):
+            yield slice(z, min(z + depth, shape[0])), slice(y, min(y + rows, shape[1])), slice(None)

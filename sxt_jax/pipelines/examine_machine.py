@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import importlib.metadata
-import os
 import platform
 import tempfile
 import time
@@ -17,6 +16,7 @@ import numpy as np
 import scipy.ndimage
 
 from sxt_jax.core.atomic import check_writable
+from sxt_jax.core.devices import usable_cores
 from sxt_jax.core.errors import InputError
 from sxt_jax.core.memory import host_bytes
 from sxt_jax.core.volume import Volume
@@ -83,9 +83,8 @@ def examine_versions() -> list[Finding]:
 
 def examine_devices() -> list[Finding]:
     """Processor cores, memory, and what JAX computes on."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count()
     findings = [
-        Finding('machine', 'CPU cores', str(cores)),
+        Finding('machine', 'CPU cores', str(usable_cores())),
         Finding('machine', 'memory', _host_memory()),
     ]
     try:

@@ -18,10 +18,11 @@ from sxt_jax.core.errors import InputError
 from sxt_jax.core.memory import free_host_bytes
 from sxt_jax.core.progress import progress_bar
 from sxt_jax.core.volume import Volume, load
-from sxt_jax.data.classes import count_values
+from sxt_jax.data.classes import count_labels
 from sxt_jax.inference import clean, fill
 from sxt_jax.io import SUFFIXES, WRITABLE_SUFFIXES, Pair, open_volume, pair, write_volume
 from sxt_jax.labelling import (
+    PERCENTILES,
     Interpolation,
     Suggestion,
     given_voxels,
@@ -43,6 +44,8 @@ class Options:
       n_walks, n_steps, axes, smooth, published_smoothing, keep_slices, settled: see
         `labelling.interpolate`.
       ignore_value: label of voxels without a label; None: slices of nothing but 0 are unlabelled.
+      full_range: the extremes of gray values other than uint8 become 0 and 255, as published, not
+        percentiles.
       seed: of the walks.
       uncertainty: also write the uncertainty.
       clean: objects smaller than this share of their label's largest are removed; 0: none.
@@ -57,6 +60,7 @@ class Options:
     published_smoothing: bool = False
     keep_slices: bool = False
     settled: float = 0.0
+    full_range: bool = False
     ignore_value: int | None = None
     seed: int = 0
     uncertainty: bool = False
@@ -136,9 +140,13 @@ def interpolate_file(files: Pair, target: Path, *, options: Options) -> Outcome:
     if image.shape != given.shape:
         found = f'labels of shape {list(given.shape)}'
         raise InputError(files.labels, found, f'{list(image.shape)} as {files.image}')
-    sparse = _whole(load(given.data), files.labels)
+    counts = count_labels(given.data, name=str(files.labels))
+    sparse = load(given.data)
+    if sparse.dtype.kind not in 'iu':  # some formats have floats only
+        sparse = sparse.astype(np.int64)
+    ids = {0, *(value for value in counts if value >= 0)} - {options.ignore_value}
     with _named(files):
-        result = _interpolate(image, sparse, target.parent, options)
+        result = _interpolate(image, sparse, len(ids), target.parent, options)
     size = image.voxel_size_nm or given.voxel_size_nm
     names = {k: v for k, v in (given.class_names or {}).items() if k in result.ids}
     dense = _tidy(result.labels, sparse, options)
@@ -159,14 +167,13 @@ def uncertainty_path(target: Path) -> Path:
 
 
 def _interpolate(
-    image: Volume, sparse: np.ndarray, folder: Path, options: Options
+    image: Volume, sparse: np.ndarray, n_labels: int, folder: Path, options: Options
 ) -> Interpolation:
     """Walk with a progress bar; hits are in memory, or on disk where they do not fit."""
-    counts = count_values(sparse) or {}
-    ids = [value for value in counts if value >= 0 and value != options.ignore_value]
-    needed, free = 4 * len({0, *ids}) * sparse.size, free_host_bytes()
+    needed, free = (4 * n_labels + 2) * sparse.size, free_host_bytes()
     scratch = folder if free is not None and needed > _MEMORY_SHARE * free else None
     if scratch is not None:
+        folder.mkdir(parents=True, exist_ok=True)
         logging.info('hits take %.1f GB: they are kept in %s', needed / 1e9, folder)
     start = time.perf_counter()
     with contextlib.ExitStack() as stack:
@@ -181,6 +188,7 @@ def _interpolate(
             published_smoothing=options.published_smoothing,
             keep_slices=options.keep_slices,
             settled=options.settled,
+            percentiles=(0.0, 100.0) if options.full_range else PERCENTILES,
             unlabelled=options.ignore_value,
             keep_hits=False,
             scratch=scratch,
@@ -218,15 +226,6 @@ def _tidy(labels: np.ndarray, sparse: np.ndarray, options: Options) -> np.ndarra
         for index, given in found:
             labels[index][given] = sparse[index][given]
     return labels
-
-
-def _whole(labels: np.ndarray, path: Path) -> np.ndarray:
-    """Labels as integers; some formats have none that are."""
-    if labels.dtype.kind in 'iu':
-        return labels
-    if count_values(labels) is None:
-        raise InputError(path, 'labels that are not whole numbers', 'integers')
-    return labels.astype(np.int32)
 
 
 @contextlib.contextmanager
@@ -269,5 +268,7 @@ def _check(options: Options) -> None:
         share = getattr(options, name)
         if not 0 <= share <= 1:
             raise InputError(name, f'{share}', 'a share of 0 … 1')
+    if options.published_smoothing and not options.smooth:
+        raise InputError('published_smoothing', 'without smooth', '--smooth=100, as published')
     if options.suggest_slices < 0:
         raise InputError('suggest_slices', f'{options.suggest_slices}', '0 or more')

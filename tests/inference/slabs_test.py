@@ -5,8 +5,8 @@ import itertools
 import numpy as np
 import pytest
 
-from sxt_jax.core.tiles import make_grid
 from sxt_jax.core.blocks import bucket
+from sxt_jax.core.tiles import make_grid
 from sxt_jax.inference.slabs import make_plan, mirror_indices, read_slabs, work_ahead
 
 

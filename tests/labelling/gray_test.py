@@ -35,6 +35,13 @@ def test_bright_specks_do_not_take_the_contrast():
     assert found[3, 4, 5] == 510
 
 
+def test_contrast_in_a_few_voxels_is_kept():
+    image = np.zeros((10, 20, 30), np.float32)
+    image[5, 5, 5:9] = 0.01
+    found = GrayLevels(image, percentiles=(0.1, 99.9))[:]
+    assert set(np.unique(found)) == {0, 510}
+
+
 @pytest.mark.parametrize(
     ('image', 'percentiles', 'told'),
     [

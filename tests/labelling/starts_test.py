@@ -74,6 +74,13 @@ def test_slices_that_cross_are_told_apart_and_their_voxels_start_once():
     assert n == 5 * SHAPE[1] * SHAPE[2]
 
 
+def test_crossing_slices_at_the_border_are_told_apart_too():
+    labels = np.zeros(SHAPE, np.uint8)
+    labels[2:5, 0, 1:8] = 1  # a labelled xz slice at the border
+    assert labelled_slices(labels, axes='zyx') == {'xy': [], 'xz': [0], 'yz': []}
+    assert labelled_slices(labels)['xy'] == [2, 3, 4]
+
+
 def test_nothing_labelled():
     assert _starts(_image(), np.zeros(SHAPE, np.uint8)) == {}
 

@@ -120,8 +120,8 @@ def test_hits_go_to_disk_where_memory_is_short(tmp_path, monkeypatch):
     _write(tmp_path)
     _run(tmp_path, tmp_path / 'in_memory.tif')
     monkeypatch.setattr(interpolate_labels, 'free_host_bytes', lambda: 1000)
-    _run(tmp_path, tmp_path / 'on_disk.tif')
-    found = [read_volume(tmp_path / f'{name}.tif').data for name in ('in_memory', 'on_disk')]
+    _run(tmp_path, tmp_path / 'new' / 'on_disk.tif')
+    found = [read_volume(tmp_path / f'{name}.tif').data for name in ('in_memory', 'new/on_disk')]
     np.testing.assert_array_equal(*found)
 
 
@@ -133,6 +133,7 @@ def test_hits_go_to_disk_where_memory_is_short(tmp_path, monkeypatch):
         ('dense.am', FAST, 'a file for 1 results'),
         ('dense', Options(clean=2), 'clean'),
         ('dense', Options(settled=-1), 'settled'),
+        ('dense', Options(published_smoothing=True), 'published_smoothing'),
         ('dense', Options(suggest_slices=-1), 'suggest_slices'),
     ],
 )
