@@ -45,6 +45,10 @@ class Box:
         stop = tuple(min(a, b) for a, b in zip(self.stop, other.stop, strict=True))
         return Box(start, tuple(max(a, b) for a, b in zip(start, stop, strict=True)))
 
+    def grow(self, n: int) -> Box:
+        """With n voxels more on all sides."""
+        return Box(tuple(a - n for a in self.start), tuple(b + n for b in self.stop))
+
     def shift(self, offset: Sequence[int]) -> Box:
         return Box(
             tuple(a + o for a, o in zip(self.start, offset, strict=True)),

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from tqdm import tqdm
@@ -28,3 +29,20 @@ def progress_bar(
         options = {**options, 'mininterval': _LOG_PERIOD_S, 'maxinterval': _LOG_PERIOD_S}
         options['disable'] = options.get('disable') or inner
     return tqdm(iterable, **options)
+
+
+def late_bar(stack: contextlib.ExitStack, **options: Any) -> Callable[[int, int], Any]:
+    """A function of how much was done just now and of the total, which only then is known.
+
+    Args:
+      stack: closes the bar, which appears with the first call.
+      options: of `progress_bar`.
+    """
+    bars: list[tqdm] = []
+
+    def advance(n: int, total: int) -> None:
+        if not bars:
+            bars.append(stack.enter_context(progress_bar(total=total, **options)))
+        bars[0].update(n)
+
+    return advance

@@ -2,7 +2,7 @@
 
 from sxt_jax.inference.apply import ApplyFn, Finish, add_classes, keep_classes, make_apply_fn
 from sxt_jax.inference.mirrored import mirrored
-from sxt_jax.inference.postprocess import clean, fill
+from sxt_jax.inference.postprocess import clean, fill, tidy
 from sxt_jax.inference.tiled import Slab, predict_slabs, predict_volume
 
 __all__ = [
@@ -17,4 +17,5 @@ __all__ = [
     'mirrored',
     'predict_slabs',
     'predict_volume',
+    'tidy',
 ]

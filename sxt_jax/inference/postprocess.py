@@ -82,3 +82,16 @@ def _fill_object(labels: np.ndarray, mask: np.ndarray, value: int, fraction: flo
         small = np.bincount(holes.ravel()) < fraction * np.count_nonzero(mask)
         small[0] = False
         labels[small[holes]] = value
+
+
+def tidy(labels: np.ndarray, *, clean_below: float, fill_below: float) -> np.ndarray:
+    """Clean, then fill; a fraction of 0 leaves that out.
+
+    Args:
+      labels: [z, y, x] (or any rank) class ids, 0 background.
+      clean_below: fraction for `clean`.
+      fill_below: fraction for `fill`.
+    """
+    if clean_below:
+        labels = clean(labels, clean_below)
+    return fill(labels, fill_below) if fill_below else labels

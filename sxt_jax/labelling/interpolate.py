@@ -118,7 +118,7 @@ def interpolate(
     uncertainty = measure_uncertainty(hits)
     if smooth:
         # Where no walk came within the reach of the iterations the field stays 0.
-        box = _grow(box_of_hits(hits), smooth, labels.shape)
+        box = box_of_hits(hits).grow(smooth).intersect(Box.of_shape(labels.shape))
         near = hits[(slice(None), *box.slices)]
         values = np.asarray(ids, labels.dtype)
         labels[box.slices] = smooth_labels(
@@ -215,12 +215,6 @@ def _smoothing_bytes(hits: np.ndarray, scratch: str | Path | None) -> int | None
     if scratch is not None or is_accelerated() or free is None:
         return None
     return max(_SMOOTHING_BYTES, min(hits.nbytes // 2, free // 4))
-
-
-def _grow(box: Box, n: int, shape: Sequence[int]) -> Box:
-    """The box with n voxels more on all sides, inside the volume."""
-    larger = Box(tuple(a - n for a in box.start), tuple(b + n for b in box.stop))
-    return larger.intersect(Box.of_shape(shape))
 
 
 def _check(image: ArrayLike, sparse_labels: np.ndarray, **numbers: float) -> None:

@@ -31,11 +31,12 @@ def mark_voxels(levels: ArrayLike, region: Box) -> np.ndarray:
       those on the rim; 0 outside of the volume.
     """
     shape = tuple(levels.shape)
-    around = Box(tuple(a - 1 for a in region.start), tuple(b + 1 for b in region.stop))
+    around = region.grow(1)
     known = around.intersect(Box.of_shape(shape))
     marked = np.zeros(around.shape, np.uint16)
-    marked[known.shift([-a for a in around.start]).slices] = levels[known.slices]
-    marked[known.shift([-a for a in around.start]).slices] |= np.uint16(_INSIDE)
+    within = known.shift([-a for a in around.start]).slices
+    marked[within] = levels[known.slices]
+    marked[within] |= np.uint16(_INSIDE)
     inner = marked[1:-1, 1:-1, 1:-1]
     for axis in range(3):
         for side, ends in ((0, region.start[axis] > 0), (-1, region.stop[axis] < shape[axis])):

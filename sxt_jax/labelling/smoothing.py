@@ -243,9 +243,7 @@ class _Flow:
 
     @classmethod
     def around(cls, core: Box, shape: Sequence[int], n_iterations: int) -> _Flow:
-        start = tuple(a - n_iterations for a in core.start)
-        stop = tuple(b + n_iterations for b in core.stop)
-        return cls(core, Box(start, stop).intersect(Box.of_shape(shape)), n_iterations)
+        return cls(core, core.grow(n_iterations).intersect(Box.of_shape(shape)), n_iterations)
 
     @functools.cached_property
     def plane(self) -> _Plane:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +16,10 @@ from absl import logging
 from sxt_jax.core.atomic import check_writable
 from sxt_jax.core.errors import InputError
 from sxt_jax.core.memory import free_host_bytes
-from sxt_jax.core.progress import progress_bar
+from sxt_jax.core.progress import late_bar
 from sxt_jax.core.volume import Volume, load
 from sxt_jax.data.classes import count_labels
-from sxt_jax.inference import clean, fill
+from sxt_jax.inference import tidy
 from sxt_jax.io import SUFFIXES, WRITABLE_SUFFIXES, Pair, open_volume, pair, write_volume
 from sxt_jax.labelling import (
     PERCENTILES,
@@ -30,7 +30,12 @@ from sxt_jax.labelling import (
     labelled_slices,
     suggest_slices,
 )
-from sxt_jax.pipelines.segment_volume import label_path, refuse_folder_of
+from sxt_jax.pipelines.segment_volume import (
+    check_share,
+    label_path,
+    log_failure,
+    refuse_folder_of,
+)
 
 UNCERTAINTY = 'uncertainty'
 _MEMORY_SHARE = 0.5  # of the free memory that hits may take; the rest is for image and labels
@@ -120,9 +125,7 @@ def interpolate_files(
         try:
             outcomes.append(interpolate_file(one, target, options=options))
         except Exception as error:  # one bad file must not cost the others
-            told = isinstance(error, InputError)
-            logging.error('%s', error if told else f'{one.labels}: {error!r}')
-            outcomes.append(Outcome(one.labels, error=str(error) or repr(error)))
+            outcomes.append(Outcome(one.labels, error=log_failure(one.labels, error)))
     return outcomes
 
 
@@ -156,8 +159,10 @@ def interpolate_file(files: Pair, target: Path, *, options: Options) -> Outcome:
         written.append(uncertainty_path(target))
         check_writable(written[-1].parent)
         write_volume(written[-1], Volume(result.uncertainty, size))
-    labelled = labelled_slices(sparse, axes=options.axes, unlabelled=options.ignore_value)
-    best = suggest_slices(result.uncertainty, labelled, n=options.suggest_slices)
+    best: list[Suggestion] = []
+    if options.suggest_slices:
+        labelled = labelled_slices(sparse, axes=options.axes, unlabelled=options.ignore_value)
+        best = suggest_slices(result.uncertainty, labelled, n=options.suggest_slices)
     return Outcome(files.labels, tuple(written), tuple(best))
 
 
@@ -192,7 +197,7 @@ def _interpolate(
             unlabelled=options.ignore_value,
             keep_hits=False,
             scratch=scratch,
-            on_walks=_bar(stack),
+            on_walks=late_bar(stack, unit='walk', unit_scale=True, desc='walking'),
         )
     seconds = time.perf_counter() - start
     logging.info(
@@ -202,25 +207,9 @@ def _interpolate(
     return result
 
 
-def _bar(stack: contextlib.ExitStack) -> Callable[[int, int], Any]:
-    """A function that shows how many walks are done."""
-    bars: list[Any] = []
-
-    def advance(n: int, total: int) -> None:
-        if not bars:
-            bar = progress_bar(total=total, unit='walk', unit_scale=True, desc='walking')
-            bars.append(stack.enter_context(bar))
-        bars[0].update(n)
-
-    return advance
-
-
 def _tidy(labels: np.ndarray, sparse: np.ndarray, options: Options) -> np.ndarray:
     """Without small objects and holes; slices that are to be kept stay as they are given."""
-    if options.clean:
-        labels = clean(labels, options.clean)
-    if options.fill:
-        labels = fill(labels, options.fill)
+    labels = tidy(labels, clean_below=options.clean, fill_below=options.fill)
     if options.keep_slices:
         found = given_voxels(sparse, axes=options.axes, unlabelled=options.ignore_value)
         for index, given in found:
@@ -265,9 +254,7 @@ def _is_folder(path: Path) -> bool:
 
 def _check(options: Options) -> None:
     for name in ('clean', 'fill', 'settled'):
-        share = getattr(options, name)
-        if not 0 <= share <= 1:
-            raise InputError(name, f'{share}', 'a share of 0 … 1')
+        check_share(name, getattr(options, name))
     if options.published_smoothing and not options.smooth:
         raise InputError('published_smoothing', 'without smooth', '--smooth=100, as published')
     if options.suggest_slices < 0:

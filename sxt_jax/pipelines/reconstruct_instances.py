@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from absl import logging
 
 from sxt_jax.core.atomic import check_writable
 from sxt_jax.core.errors import InputError
-from sxt_jax.core.progress import progress_bar
+from sxt_jax.core.progress import late_bar
 from sxt_jax.core.volume import Volume, relative_sides
 from sxt_jax.instances import Recipe, reconstruct_to_host
 from sxt_jax.io import WRITABLE_SUFFIXES, Flows, open_volume, read_flows, write_volume
@@ -93,6 +92,7 @@ def instances_of(
         foreground, data = foreground[0], data[0]
         sides, block = sides and sides[1:], block and block[1:]
     with contextlib.ExitStack() as stack:
+        tell = late_bar(stack, unit='block', desc='instances', inner=True)
         labels = reconstruct_to_host(
             foreground,
             data,
@@ -100,24 +100,11 @@ def instances_of(
             voxel_size=sides,
             recipe=recipe,
             block=block,
-            on_block=_tell_blocks(stack),
+            on_block=lambda n_blocks: tell(1, n_blocks),
         )
     dtype = np.uint16 if labels.max(initial=0) < 2**16 else np.uint32
     labels = labels.astype(dtype)
     return flows.with_data(labels[None] if flat else labels, axes='zyx')
-
-
-def _tell_blocks(stack: contextlib.ExitStack) -> Callable[[int], Any]:
-    """A function that shows how many blocks are done, where there are blocks."""
-    bars: list[Any] = []
-
-    def advance(n_blocks: int) -> None:
-        if not bars:
-            bar = progress_bar(total=n_blocks, unit='block', desc='instances', inner=True)
-            bars.append(stack.enter_context(bar))
-        bars[0].update()
-
-    return advance
 
 
 def _foreground(

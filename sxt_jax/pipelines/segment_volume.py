@@ -14,7 +14,7 @@ from sxt_jax.core.atomic import check_writable, remove_abandoned
 from sxt_jax.core.errors import InputError
 from sxt_jax.core.progress import progress_bar
 from sxt_jax.core.volume import Volume
-from sxt_jax.inference import add_classes, clean, fill, keep_classes
+from sxt_jax.inference import add_classes, keep_classes, tidy
 from sxt_jax.io import (
     SUFFIXES,
     WRITABLE_SUFFIXES,
@@ -133,9 +133,14 @@ def segment_files(
                 segment_file(segmenter, path, target, options=options)
             outcomes.append(Outcome(path, target, skipped=skipped))
         except Exception as error:  # one bad file must not cost the others
-            logging.error('%s', error if isinstance(error, InputError) else f'{path}: {error!r}')
-            outcomes.append(Outcome(path, target, str(error) or repr(error)))
+            outcomes.append(Outcome(path, target, log_failure(path, error)))
     return outcomes
+
+
+def log_failure(path: Path, error: Exception) -> str:
+    """Log why a file could not be worked on; what to tell of it."""
+    logging.error('%s', error if isinstance(error, InputError) else f'{path}: {error!r}')
+    return str(error) or repr(error)
 
 
 def check_options(options: Options) -> None:
@@ -147,8 +152,7 @@ def check_options(options: Options) -> None:
     radius = options.cell_radius
     for name in ('clean', 'fill'):
         share = getattr(options, name)
-        if not 0 <= share <= 1:
-            raise InputError(name, f'{share}', 'a share of 0 … 1')
+        check_share(name, share)
         if options.instances and share:
             raise InputError(name, f'{share}, with instances', 'labels of classes')
     if options.instances and radius is None:
@@ -160,6 +164,16 @@ def check_options(options: Options) -> None:
         raise InputError('cell_radius', f'{radius}, without instances', 'both or none')
     if not 0 < radius < np.inf:
         raise InputError('cell_radius', f'{radius}', 'a positive number of voxels')
+
+
+def check_share(name: str, share: float) -> None:
+    """Whether an option is a share.
+
+    Raises:
+      InputError: it is not 0 … 1.
+    """
+    if not 0 <= share <= 1:
+        raise InputError(name, f'{share}', 'a share of 0 … 1')
 
 
 def refuse_folder_of(inputs: Sequence[Path], output: str | Path) -> None:
@@ -309,8 +323,5 @@ def _label_writer(
         labels[z : z + len(slab)] = slab
 
     yield keep
-    if options.clean:
-        labels = clean(labels, options.clean)
-    if options.fill:
-        labels = fill(labels, options.fill)
+    labels = tidy(labels, clean_below=options.clean, fill_below=options.fill)
     write_volume(target, Volume(labels, image.voxel_size_nm, class_names=names))
