@@ -159,16 +159,14 @@ class _Walk:
         together.
         """
         box, n = block.region, len(walkers.steps) * n_walks
-        known = {
-            device: Surroundings(self.levels, box, walkers, n_walks, device)
-            for device in dict.fromkeys(self.workers)
-        }
+        surroundings = Surroundings(self.levels, box, walkers, n_walks)
+        known = {device: surroundings.put(device) for device in dict.fromkeys(self.workers)}
         groups = _Shared(range(0, n, self.group_size))
 
         def work(device: jax.Device) -> tuple[np.ndarray, list[Walkers]] | None:
             region, stopped = None, []
             for first in groups:
-                region = region or Region(known[device])
+                region = region or Region(surroundings, known[device])
                 size = min(self.group_size, n - first)
                 left = region.walk(first, size, seed=self.seed, n_steps=self.n_steps)
                 stopped.append(left)

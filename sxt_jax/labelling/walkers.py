@@ -47,13 +47,25 @@ class Walkers(NamedTuple):
 _DTYPES = Walkers(np.int32, np.int32, np.float32, np.float32, np.uint32, np.uint32)
 
 
-class Surroundings:
-    """A region of a volume on a device: the neighbours of its voxels, and who walks there."""
+class OnDevice(NamedTuple):
+    """What a device knows of a region.
 
-    def __init__(
-        self, levels: ArrayLike, box: Box, walkers: Walkers, n_walks: int, device: jax.Device
-    ) -> None:
-        """Put all on the device.
+    Attributes:
+      words: neighbours of its voxels (`pack_neighbours`).
+      strides: [3] how far voxels along z, y, x are apart.
+      walkers: who sets out there, with voxels of the region.
+    """
+
+    words: tuple[jax.Array, jax.Array]
+    strides: jax.Array
+    walkers: Walkers
+
+
+class Surroundings:
+    """A region of a volume, and who walks there."""
+
+    def __init__(self, levels: ArrayLike, box: Box, walkers: Walkers, n_walks: int) -> None:
+        """Read the region.
 
         Args:
           levels: [z, y, x] uint16 gray levels of the volume.
@@ -62,15 +74,19 @@ class Surroundings:
             the next ones.
         """
         marked = mark_voxels(levels, box)
-        _, y, x = marked.shape
-        self.device, self._padded_shape, self._shape = device, marked.shape, tuple(levels.shape)
+        self._padded_shape, self._shape = marked.shape, tuple(levels.shape)
         self._corner = np.reshape(box.start, (3, 1)) - 1
-        self.strides = jax.device_put(np.array([y * x, x, 1], np.int32), device)
-        self.words = pack_neighbours(jax.device_put(_fill_up(marked), device), self.strides)
         local = walkers._replace(voxels=self._to_region(walkers.voxels))
-        columns = map(np.asarray, local, _DTYPES)
-        self.walkers = Walkers(*(jax.device_put(_fill_up(c), device) for c in columns))
+        self._walkers = Walkers(*map(_fill_up, map(np.asarray, local, _DTYPES)))
+        self._marked = _fill_up(marked)
         self.n_walks = n_walks
+
+    def put(self, device: jax.Device) -> OnDevice:
+        """All that walkers need, on a device."""
+        _, y, x = self._padded_shape
+        strides = np.array([y * x, x, 1], np.int32)
+        marked, strides, walkers = jax.device_put((self._marked, strides, self._walkers), device)
+        return OnDevice(pack_neighbours(marked, strides), strides, walkers)
 
     def _to_region(self, voxels: np.ndarray) -> np.ndarray:
         places = np.asarray(np.unravel_index(voxels, self._shape)) - self._corner
@@ -90,10 +106,9 @@ class Surroundings:
 class Region:
     """Hits in a region of a volume, of walkers that one thread sends through it."""
 
-    def __init__(self, surroundings: Surroundings) -> None:
-        self._of = surroundings
-        with jax.default_device(surroundings.device):
-            self._hits = jnp.zeros(len(surroundings.words[0]), jnp.int32)
+    def __init__(self, surroundings: Surroundings, known: OnDevice) -> None:
+        self._of, self._known = surroundings, known
+        self._hits = jnp.zeros_like(known.words[0], jnp.int32)
 
     def walk(self, first: int, n: int, *, seed: int, n_steps: int) -> Walkers:
         """Add the hits of `n` walkers, until they have made `n_steps` or come to the rim.
@@ -104,25 +119,20 @@ class Region:
         Returns:
           Those that came to the rim, with voxels of the volume.
         """
-        surroundings = self._of
+        words, strides, walkers = self._known
         # Walkers that all of a block stand for may be more than int32 can number.
-        row, before = divmod(first, surroundings.n_walks)
-        numbers = np.array([row, before, n, surroundings.n_walks, n_steps], np.int32)
-        group = _set_out(surroundings.walkers, numbers, size=_padded(n))
+        row, before = divmod(first, self._of.n_walks)
+        numbers = np.array([row, before, n, self._of.n_walks, n_steps], np.int32)
+        group = _set_out(walkers, numbers, size=_padded(n))
         self._hits, ends, made, n_left = _walk(
-            self._hits,
-            surroundings.words,
-            surroundings.strides,
-            group,
-            numbers[-1],
-            np.uint32(seed),
+            self._hits, words, strides, group, numbers[-1], np.uint32(seed)
         )
         if not int(n_left):  # nothing to fetch
             return Walkers(*(np.zeros(0, dtype) for dtype in _DTYPES))
         left = np.flatnonzero(np.asarray(made) < n_steps)
         stopped = group._replace(voxels=ends, steps=made)
         found = Walkers(*(np.asarray(column)[left] for column in stopped))
-        return found._replace(voxels=surroundings.to_volume(found.voxels))
+        return found._replace(voxels=self._of.to_volume(found.voxels))
 
     def hits_to_host(self) -> np.ndarray:
         """[z, y, x] int32 of the region."""
