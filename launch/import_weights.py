@@ -7,8 +7,10 @@ r"""Make a checkpoint of published weights.
 
 W is used like the workdir of a training run: `launch.segment` and `launch.evaluate` apply it,
 `launch.export` writes it as one file, and training starts from its weights with
---config.initial.checkpoint=W. A model of Biomedisa gives the labels that Biomedisa gives. Weights
-saved by PyTorch before 1.6 take `pip install 'sxt_jax[torch]'`, newer ones do not.
+--config.initial.checkpoint=W. A model of Biomedisa gives the labels that Biomedisa gives; deep_sxt
+finds 'membrane=1', or what --classes says. It all computes in float32, as published:
+--compute_dtype=auto takes bfloat16 on accelerators. Weights saved by PyTorch before 1.6 take
+`pip install 'sxt_jax[torch]'`, newer ones do not.
 """
 
 from __future__ import annotations
@@ -63,15 +65,10 @@ def main(argv: Sequence[str]) -> None:
     )
     imported = import_weights(_FORMAT.value, _INPUT.value, _OUTPUT.value, options=options)
     print(summarise(imported))
-    if imported.description['classes']:
-        follows = 'segment', '--input=TOMOGRAMS --output=FOLDER'
-    elif _FORMAT.value in ('cellpose2d', 'cellpose3d'):
-        cells = '--instances --cell_radius=VOXELS'
-        follows = 'segment', f'--input=TOMOGRAMS --output=FOLDER {cells}'
-    else:
-        follows = 'export', '--output=NETWORK.stablehlo'
     checkpoint = shlex.quote(f'--checkpoint={imported.path}')
-    print(f'next: python -m launch.{follows[0]} {checkpoint} {follows[1]}')
+    cells = '' if imported.description['classes'] else ' --instances --cell_radius=VOXELS'
+    flags = f'{checkpoint} --input=TOMOGRAMS --output=FOLDER{cells}'
+    print(f'next: python -m launch.segment {flags}')
 
 
 if __name__ == '__main__':

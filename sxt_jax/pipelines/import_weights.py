@@ -29,6 +29,12 @@ from sxt_jax.training.checkpoint import list_checkpoints, open_checkpoint, save_
 
 _BIOMEDISA_STRIDE = 32  # of its predictions, unless asked otherwise
 _NCXT_TILE = 64
+_DTYPES = {
+    'auto': 'bfloat16 on accelerators, else float32',
+    'float32': 'float32',
+    'bfloat16': 'bfloat16',
+}
+_MEMBRANE = Classes(('background', 'membrane'), (0, 1))  # what deep_sxt was published for
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,7 +43,8 @@ class Options:
 
     Attributes:
       config_json: the network's config, which deep_sxt writes beside the weights.
-      classes: names of label values, such as 'cytoplasm=1,beads=2'.
+      classes: names of label values, such as 'cytoplasm=1,beads=2'; of deep_sxt, which finds one
+        class, its name and the value that it gets, such as 'membrane=255'.
       voxel_size_nm: (z, y, x) of the training data.
       tile: (z, y, x) of the tiles in which volumes are predicted.
       overlap: of neighbouring tiles.
@@ -116,9 +123,17 @@ def summarise(imported: Imported) -> str:
         f'{imported.n_parameters:,} parameters',
         f'{n} channel{"s" * (n != 1)}',
         f'volumes resized to {_sides(shape)}' if shape else 'volumes as they are',
-        f'tiles of {_sides(facts["tiling"]["tile"])}',
+        _tiles(facts),
         f'classes {Classes.from_dict(classes)}' if classes else f'heads {", ".join(heads)}',
+        f'computes in {_DTYPES[facts["config"]["compute_dtype"]]}',
     ])  # fmt: skip
+
+
+def _tiles(facts: Mapping[str, Any]) -> str:
+    tile = facts['tiling']['tile']
+    if 'label' in facts['conventions']['heads']:
+        return f'slices whole, or in chunks of {_sides(tile[1:])}'
+    return f'tiles of {_sides(tile)}'
 
 
 def _sides(shape: Sequence[int]) -> str:
@@ -133,8 +148,8 @@ def _describe(
     size = options.voxel_size_nm
     if size is not None and (len(size) != 3 or not all(0 < s < float('inf') for s in size)):
         raise InputError('voxel_size_nm', f'{list(size)}', 'three lengths z, y, x')
-    if options.compute_dtype not in ('auto', 'float32', 'bfloat16'):
-        raise InputError('compute_dtype', options.compute_dtype, 'auto, float32 or bfloat16')
+    if options.compute_dtype not in _DTYPES:
+        raise InputError('compute_dtype', options.compute_dtype, f'one of {", ".join(_DTYPES)}')
     return {
         'description': f'{source.name}, imported from {format} ({metadata["paper"]})',
         'model': model_config(pretrained.model),
@@ -197,7 +212,10 @@ def _classes(source: Path, values: Sequence[int], options: Options) -> dict[str,
     """The classes of these label values, with the names that are given."""
     names = {v: 'background' if v == 0 else f'class {v}' for v in values}
     if options.classes:
-        given = parse_classes(options.classes).value_names
+        classes = parse_classes(options.classes)
+        if classes.groups is not None:
+            raise InputError('classes', repr(options.classes), 'one value a name')
+        given = classes.value_names
         unknown = [v for v in given if v not in names and v != 0]
         if unknown:
             raise InputError('classes', f'value {unknown[0]}', f'those of {source}: {list(values)}')
@@ -246,12 +264,15 @@ def _ncxt(source: Path, pretrained: Pretrained, options: Options) -> dict[str, A
 
 
 def _deep_sxt(source: Path, pretrained: Pretrained, options: Options) -> dict[str, Any]:
-    _unnamed(options)
+    classes = parse_classes(options.classes) if options.classes else _MEMBRANE
+    if len(classes) != 2:
+        raise InputError('classes', f'{classes}', f'one besides the background, as {source} has')
     facts = pretrained.metadata['conventions']
     stride, multiple = facts['inference_stride'], side_multiple(pretrained.model)[1]
     side = facts['inference_tile'] // multiple * multiple
     return {
-        'intensity': None,  # each slice by its own mean and SD: no map of whole volumes
+        'classes': classes.to_dict(),
+        'intensity': Intensity('slice').to_dict(),
         'tiling': _tiling(options, [1, side, side], [0, side - stride, side - stride], 'cosine'),
     }
 

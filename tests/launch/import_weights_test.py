@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pathlib
 import shlex
 
 import numpy as np
@@ -12,6 +13,7 @@ from sxt_jax.io import read_volume, write_volume
 from tests.launch.processes import run
 from tests.models.pretrained.biomedisa_models import random_weights, write_model
 
+FIXTURES = pathlib.Path(__file__).parents[1] / 'fixtures'
 pytestmark = pytest.mark.process
 
 
@@ -26,7 +28,7 @@ def test_a_model_is_imported_and_applied(tmp_path):
     printed = run('import_weights', *flags, '--classes=cell=2,bead=5')
     line, follows = printed.splitlines()[-2:]
     assert line.startswith('unet3d of model.h5; ')
-    assert line.endswith('; classes background=0, cell=2, bead=5')
+    assert line.endswith('; classes background=0, cell=2, bead=5; computes in float32')
     words = ['next:', 'python', '-m', 'launch.segment', f'--checkpoint={output}']
     assert shlex.split(follows)[:5] == words
     image = np.random.default_rng(0).random((20, 18, 22)).astype(np.float32)
@@ -37,6 +39,17 @@ def test_a_model_is_imported_and_applied(tmp_path):
     labels = read_volume(tmp_path / 'out' / 'image.tif')
     assert labels.shape == (20, 18, 22)
     assert set(np.unique(labels.data)) <= {0, 2, 5}
+
+
+def test_imported_weights_of_deep_sxt_segment(tmp_path):
+    output = tmp_path / 'W'
+    weights, config = (FIXTURES / f'deep_sxt_small.{kind}' for kind in ('h5', 'json'))
+    flags = (f'--input={weights}', f'--config_json={config}', f'--output={output}')
+    line, follows = run('import_weights', '--format=deep_sxt', *flags).splitlines()[-2:]
+    assert '; classes background=0, membrane=1; ' in line
+    flags = ['--input=TOMOGRAMS', '--output=FOLDER']
+    words = ['next:', 'python', '-m', 'launch.segment', f'--checkpoint={output}', *flags]
+    assert shlex.split(follows) == words
 
 
 def test_bad_input_is_one_line(tmp_path):

@@ -14,9 +14,10 @@ import jax
 import numpy as np
 import pytest
 
-from configs import acseg
+from configs import acseg, deep_sxt
 from sxt_jax.core.errors import InputError
 from sxt_jax.core.volume import Volume
+from sxt_jax.data.classes import Classes
 from sxt_jax.io import read_volume, write_volume
 from sxt_jax.models import build_model
 from sxt_jax.models.pretrained import load_biomedisa
@@ -127,6 +128,30 @@ def test_a_network_of_the_ncxt_segments(tmp_path):
     assert labels.shape == (9, 10, 11)
     assert labels.class_names == {0: 'background', 1: 'cell', 2: 'lipid'}
     assert len(np.unique(labels.data)) > 1
+
+
+def test_weights_of_deep_sxt_tell_how_they_segment(tmp_path):
+    """As the config does, and as imports that told less (what they give: `segment_masks_test`)."""
+    imported = _import(tmp_path, 'deep_sxt', classes='wall=255')
+    facts = imported.description
+    published = deep_sxt.get_config()
+    assert facts['intensity']['kind'] == published.data.intensity
+    assert facts['tiling'] == {
+        name: list(value) if isinstance(value, tuple) else value
+        for name, value in published.inference.items()
+    }
+    told = '; slices whole, or in chunks of 592 × 592; classes background=0, wall=255; computes in'
+    assert told in summarise(imported)
+
+    earlier = {**facts, 'classes': None, 'intensity': None}
+    variables = best_checkpoint(tmp_path / 'W', metric='dice').restore()
+    save_checkpoint(tmp_path / 'earlier', 0, variables, earlier)
+    old, new = (load_segmenter(tmp_path / name) for name in ('earlier', 'W'))
+    assert new.classes == Classes(('background', 'wall'), (0, 255))
+    assert old.classes == Classes(('background', 'membrane'), (0, 1))
+    assert (old.intensity, old.tiling) == (new.intensity, new.tiling)
+    with pytest.raises(InputError, match=r'classes: .* one besides the background'):
+        _import(tmp_path, 'deep_sxt', classes='wall=1,lumen=2')
 
 
 def test_training_starts_from_an_import(tmp_path, model):
