@@ -32,7 +32,7 @@ def get_config() -> ConfigDict:
     data.empty_slices = 'background'  # what slices without any label are, for masks: or unlabelled
     data.dataset = ''  # data set of the images, in HDF5 and OME-Zarr
     data.label_dataset = ''  # data set of the labels, likewise
-    data.classes = ''  # 'cell=1,bead=2'; empty: the values that occur in the labels
+    data.classes = ''  # 'cell=1,bead=2+5', 'background=rest,wall=0+32'; empty: all that occur
     data.ignore_value = config_dict.placeholder(int)  # label value of unlabelled voxels
     data.working_shape = config_dict.placeholder(tuple)  # (z, y, x) to resize volumes to
     data.intensity = 'standard'  # see sxt_jax/data/intensity.py

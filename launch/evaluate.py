@@ -34,7 +34,7 @@ _FOREGROUND = flags.DEFINE_enum(
     'foreground', 'auto', ['auto', 'brighter', 'darker'], 'What a threshold takes for foreground.'
 )
 _OUTPUT = flags.DEFINE_string('output', None, 'Folder for tables, figure and predictions.')
-_CLASSES = flags.DEFINE_string('classes', None, "Names of labels: 'cytoplasm=1,beads=2'.")
+_CLASSES = flags.DEFINE_string('classes', None, "Names of labels: 'cytoplasm=1,beads=2+5'.")
 _IGNORE_LABEL = flags.DEFINE_integer('ignore_label', None, 'True label of voxels left out.')
 _VOXEL_SIZE = flags.DEFINE_list('voxel_size_nm', None, "z,y,x instead of the files' own.")
 _DATASET = flags.DEFINE_string('dataset', None, 'Data set of images in HDF5 or OME-Zarr.')

@@ -14,30 +14,36 @@ from sxt_jax.core.errors import InputError
 from sxt_jax.core.volume import ArrayLike, slabs
 
 IGNORE_INDEX = -1  # the class index of voxels that no loss and no score counts
+REST = 'rest'
 _MAX_BINS = 2**20
 
 
 @dataclasses.dataclass(frozen=True)
 class Classes:
-    """Class k has the name `names[k]` and is stored as `values[k]`; class 0 is background.
+    """Class k has the name `names[k]` and is written as `values[k]`; class 0 is background.
 
     Attributes:
       names: one a class, starting with the background.
-      values: integer label values in files, starting with 0.
+      values: integer label values in files that are written, starting with 0.
       ignore_value: label value of voxels nobody labelled, if there is one.
+      groups: label values of each class in files that are read; None: `values`, one each.
+      rest: the class of all other values; None: there are none.
     """
 
     names: tuple[str, ...]
     values: tuple[int, ...]
     ignore_value: int | None = None
+    groups: tuple[tuple[int, ...], ...] | None = None
+    rest: int | None = None
     dtype: ClassVar[Any] = np.int16
 
     def __post_init__(self) -> None:
         if len(self.names) != len(self.values) or len(set(self.values)) < len(self.values):
             raise InputError('classes', f'{self.names} ↔ {self.values}', 'one value a name')
         if len(set(self.names)) < len(self.names):
-            raise InputError('classes', f'a name occurs twice in {self.names}', 'distinct names')
-        if self.ignore_value in self.values:
+            expected = "distinct names; several values of one as 'cell=1+2'"
+            raise InputError('classes', f'a name occurs twice in {self.names}', expected)
+        if self.ignore_value in self._class_of_value:
             raise InputError(
                 'classes', f'{self.ignore_value} is a class and ignored', 'one of them'
             )
@@ -47,14 +53,51 @@ class Classes:
 
     @property
     def value_names(self) -> dict[int, str]:
+        """Names of the values in files that are written."""
         return dict(zip(self.values, self.names, strict=True))
 
+    @property
+    def known_values(self) -> frozenset[int] | None:
+        """Values in files that are read, but the ignored one; None where `rest` has all others."""
+        return frozenset(self._class_of_value) if self.rest is None else None
+
+    @property
+    def as_written(self) -> Classes:
+        """How to read labels that were written with these classes.
+
+        As other labels, if values mean the same in both, so that they may as well come from
+        elsewhere; else only the values that are written are known.
+        """
+        mapped = self._class_of_value
+        if all(mapped.get(value, self.rest) == k for k, value in enumerate(self.values)):
+            return self
+        return Classes(self.names, self.values)
+
+    @property
+    def _class_of_value(self) -> dict[int, int]:
+        """The class of every value that has a name, in files that are read."""
+        groups = [(v,) for v in self.values] if self.groups is None else self.groups
+        return {value: k for k, group in enumerate(groups) for value in group}
+
+    def is_background(self, value: int) -> bool:
+        """Whether a label value is background in files that are read."""
+        return self._class_of_value.get(value, self.rest) == 0
+
     def to_dict(self) -> dict[str, Any]:
-        return dataclasses.asdict(self)
+        fields = dataclasses.asdict(self)
+        # Without groups as ever: runs that were begun before there were any can go on.
+        return {k: v for k, v in fields.items() if self.groups or k not in ('groups', 'rest')}
 
     @classmethod
     def from_dict(cls, fields: Mapping[str, Any]) -> Classes:
-        return cls(tuple(fields['names']), tuple(fields['values']), fields['ignore_value'])
+        groups = fields.get('groups')
+        return cls(
+            tuple(fields['names']),
+            tuple(fields['values']),
+            fields['ignore_value'],
+            tuple(tuple(group) for group in groups) if groups else None,
+            fields.get('rest'),
+        )
 
     def indices(self, labels: np.ndarray, *, name: str = 'labels') -> np.ndarray:
         """Class indices, int16, of label values; `IGNORE_INDEX` for the ignored value.
@@ -62,19 +105,19 @@ class Classes:
         Raises:
           InputError: a value is not in the class list.
         """
-        known = np.array(self.values, np.int64)
-        indices = np.arange(len(self), dtype=np.int16)
+        mapped = self._class_of_value
         if self.ignore_value is not None:
-            known = np.append(known, self.ignore_value)
-            indices = np.append(indices, np.int16(IGNORE_INDEX))
-        order = np.argsort(known)
-        known, indices = known[order], indices[order]
+            mapped[self.ignore_value] = IGNORE_INDEX
+        known = np.array(sorted(mapped), np.int64)
         place = np.minimum(np.searchsorted(known, labels), len(known) - 1)
-        wrong = known[place] != labels
-        if wrong.any():
-            found = np.unique(labels[wrong])[:5].tolist()
+        indices = np.array([mapped[value] for value in known.tolist()], np.int16)[place]
+        other = known[place] != labels
+        if self.rest is not None:
+            indices[other] = self.rest
+        elif other.any():
+            found = np.unique(labels[other])[:5].tolist()
             raise InputError(name, f'label values {found}', f'those of the classes {self}')
-        return indices[place]
+        return indices
 
     def labels(self, indices: np.ndarray) -> np.ndarray:
         """Label values, in the smallest unsigned type that holds them, of class indices."""
@@ -82,25 +125,73 @@ class Classes:
         return np.array(self.values).astype(dtype)[indices]
 
     def __str__(self) -> str:
-        return ', '.join(f'{n}={v}' for n, v in zip(self.names, self.values, strict=True))
+        members: list[list[str]] = [[] for _ in self.names]
+        for value, k in self._class_of_value.items():
+            members[k].append(str(value))
+        if self.rest is not None:
+            members[self.rest].append(REST)
+        pairs = zip(self.names, members, strict=True)
+        return ', '.join(f'{name}={"+".join(group)}' for name, group in pairs)
 
 
 def parse_classes(text: str, *, ignore_value: int | None = None) -> Classes:
-    """The classes of 'cytoplasm=1,beads=2'; 0 is background unless named ('outside=0,…').
+    """The classes of 'cytoplasm=1,beads=2+5'.
+
+    Several values of one class are joined by '+'; 'rest' are all values that are not named.
+    Background is the class of that name, else the one with the value 0, else the value 0. The
+    others follow in the order of their first values. Each is written as its first value; where 0
+    is not background, or a class other than background has no value but the rest, they are written
+    as 0, 1, 2, ….
+
+    Args:
+      text: names and values.
+      ignore_value: label value of voxels nobody labelled, if there is one.
 
     Raises:
       InputError: the text does not read that way.
     """
-    pairs = {}
+    members = _parse_members(text)
+    zero = next((name for name, group in members.items() if '0' in group), 'background')
+    background = 'background' if 'background' in members else zero
+    members = {background: members.pop(background, ['0']), **members}
+    if len(members) == 1 and members[background] != ['0']:
+        expected = "another class too, such as 'background=rest,cell=0+7'"
+        raise InputError('data.classes', f'nothing but background in {text!r}', expected)
+    groups = {n: tuple(int(v) for v in group if v != REST) for n, group in members.items()}
+    others = sorted(
+        (n for n in groups if n != background), key=lambda n: (not groups[n], groups[n])
+    )
+    names = (background, *others)
+    rest = next((k for k, name in enumerate(names) if REST in members[name]), None)
+    values = (0, *(groups[name][0] if groups[name] else 0 for name in others))
+    zero_is_background = zero == background and (0 in groups[background] or rest == 0)
+    if not zero_is_background or 0 in values[1:]:
+        values = tuple(range(len(names)))
+    kept = tuple(groups[name] for name in names)
+    plain = rest is None and kept == tuple((value,) for value in values)
+    return Classes(names, values, ignore_value, None if plain else kept, rest)
+
+
+def _parse_members(text: str) -> dict[str, list[str]]:
+    """Values, as plain numbers, and `REST`, of each name."""
+    members: dict[str, list[str]] = {}
+    seen: set[str] = set()
     for item in text.split(','):
-        name, equals, value = (part.strip() for part in item.partition('='))
-        if not (name and equals and re.fullmatch('-?[0-9]+', value)):
-            raise InputError('data.classes', repr(text), "names and values like 'cell=1,bead=2'")
-        if int(value) in pairs:
-            raise InputError('data.classes', f'value {int(value)} twice in {text!r}', 'one a name')
-        pairs[int(value)] = name
-    pairs = {0: pairs.pop(0, 'background'), **dict(sorted(pairs.items()))}
-    return Classes(tuple(pairs.values()), tuple(pairs), ignore_value)
+        name, equals, values = (part.strip() for part in item.partition('='))
+        group = [value.strip() for value in values.split('+')]
+        if not (name and equals and all(re.fullmatch(f'-?[0-9]+|{REST}', v) for v in group)):
+            expected = "names and values like 'cell=1,bead=2+5' (or 'rest': all others)"
+            raise InputError('data.classes', repr(text), expected)
+        group = [value if value == REST else str(int(value)) for value in group]
+        for value in group:
+            if value in seen:
+                raise InputError('data.classes', f'value {value} twice in {text!r}', 'one name')
+            seen.add(value)
+        if name in members:
+            expected = f"each once: several values of one as '{name}=1+2'"
+            raise InputError('data.classes', f'{name} twice in {text!r}', expected)
+        members[name] = group
+    return members
 
 
 def find_classes(

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ import numpy as np
 from sxt_jax import io
 from sxt_jax.core.errors import InputError
 from sxt_jax.core.volume import Volume, VoxelSize, equal_sides, slabs
-from sxt_jax.data.classes import count_values
+from sxt_jax.data.classes import Classes, count_values
 from sxt_jax.pipelines.check_report import (
     Entry,
     Problem,
@@ -42,6 +42,7 @@ class _Rules:
     isotropic: bool
     ignore_label: int | None = None
     instances: bool = False
+    classes: Classes | None = None
 
 
 def check_volumes(
@@ -85,7 +86,7 @@ def check_pairs(
     dataset: str | None = None,
     label_dataset: str | None = None,
     n_classes: int | None = None,
-    class_names: Mapping[int, str] | None = None,
+    classes: Classes | None = None,
     ignore_label: int | None = None,
     patch: Sequence[int] | None = None,
     isotropic: bool = False,
@@ -98,7 +99,7 @@ def check_pairs(
       images, labels, dataset, label_dataset: folders or files, and data sets in them (see
         `io.pair`).
       n_classes: label values must be below it.
-      class_names: label values must be among its keys.
+      classes: label values must be among theirs.
       ignore_label: one value more that is allowed.
       patch: (z, y, x) that training will cut out.
       isotropic: whether cubic voxels are assumed.
@@ -113,9 +114,9 @@ def check_pairs(
         return Report((), (_from_error(error),))
     problems = [Problem('error', u.file, f'has no partner; expected {u.looked_for}')
                 for u in unpaired]  # fmt: skip
-    values = _allowed_values(n_classes, class_names, ignore_label)
+    values = _allowed_values(n_classes, classes, ignore_label)
     sides = tuple(patch) if patch else None
-    rules = _Rules(values, sides, isotropic, ignore_label, instances)
+    rules = _Rules(values, sides, isotropic, ignore_label, instances, classes)
     entries: list[Entry] = []
     for one in pairs:
         image = _check_file(one.image, one.name, 'image', one.labels, rules, problems, on_file)
@@ -129,12 +130,11 @@ def check_pairs(
 
 
 def _allowed_values(
-    n_classes: int | None, class_names: Mapping[int, str] | None, ignore_label: int | None
+    n_classes: int | None, classes: Classes | None, ignore_label: int | None
 ) -> frozenset[int] | None:
-    values = set(class_names or ()) | set(range(n_classes or 0))
-    if not values:
-        return None
-    return frozenset(values | {0} | ({ignore_label} if ignore_label is not None else set()))
+    values = frozenset(range(n_classes or 0)) if classes is None else classes.known_values
+    ignored = frozenset() if ignore_label is None else {ignore_label}
+    return values | ignored if values else None
 
 
 def _from_error(error: InputError) -> Problem:
@@ -226,16 +226,23 @@ def _judge_labels(entry: Entry, rules: _Rules) -> list[tuple[Severity, str]]:
     if counts is None:
         found.append(('error', 'labels are not integers'))
         return found
-    if set(counts) <= {0, rules.ignore_label}:
-        ignored = f' and ignored voxels ({rules.ignore_label})' if set(counts) - {0} else ''
+    values = sorted(set(counts) - {rules.ignore_label})
+    if all(_is_background(value, rules) for value in values):
+        ignored = f' and ignored voxels ({rules.ignore_label})' if len(values) < len(counts) else ''
         # A slice among others may well hold nothing.
         severity: Severity = 'warning' if entry.shape and entry.shape[0] == 1 else 'error'
         found.append((severity, f'labels are empty: background{ignored} only'))
-    return found + _judge_values(sorted(set(counts) - {rules.ignore_label}), rules)
+    return found + _judge_values(values, rules)
+
+
+def _is_background(value: int, rules: _Rules) -> bool:
+    return value == 0 if rules.classes is None else rules.classes.is_background(value)
 
 
 def _judge_values(values: Sequence[int], rules: _Rules) -> list[tuple[Severity, str]]:
     found: list[tuple[Severity, str]] = []
+    if rules.classes is not None and rules.values is None:
+        return found  # any value is of some class
     outside = [v for v in values if rules.values is None or v not in rules.values]
     negative = [v for v in outside if v < 0]
     if negative:

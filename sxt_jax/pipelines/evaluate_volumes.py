@@ -58,6 +58,7 @@ class Options:
       baselines: of 'otsu', 'adaptive'; they need images.
       foreground: side of the threshold that is foreground, for the baselines.
       classes: the class list; None: the labels that occur in the truth or that a file names.
+        Predictions hold the values that are written (`Classes.as_written`).
       ignore_label: true label of voxels to leave out.
       voxel_size_nm: (z, y, x), instead of what the files say.
     """
@@ -148,7 +149,7 @@ def _segmentations(
     two = classes if len(classes) == 2 else FOREGROUND
     if case.prediction is not None:
         found = open_labels(case.prediction).load().data
-        prediction = classes.indices(found, name=str(case.prediction))
+        prediction = classes.as_written.indices(found, name=str(case.prediction))
         prediction[truth == IGNORE_INDEX] = 0
         if (prediction == IGNORE_INDEX).any():
             where = f'the ignored label {options.ignore_label}'

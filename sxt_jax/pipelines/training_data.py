@@ -117,6 +117,7 @@ def read_pairs(
     ids, ignore_value = classes is CELLS, config.data.ignore_value
     if classes is None and config.data.classes:
         classes = parse_classes(config.data.classes, ignore_value=ignore_value)
+        _check_empty(config, classes)
     pairs, counts = _checked_pairs(images, labels, None if ids else classes, config, ids=ids)
     volumes = open_pairs(pairs)
     if classes is None:
@@ -126,6 +127,14 @@ def read_pairs(
     label_map = ObjectIds(ignore_value) if ids else classes
     examples, fitted = _prepare(config, pairs, volumes, label_map=label_map, intensity=intensity)
     return examples, classes, fitted
+
+
+def _check_empty(config: Any, classes: Classes) -> None:
+    """Slices of zeros are no empty slices where 0 is a class."""
+    if config.data.empty_slices == 'unlabelled' and not classes.is_background(0):
+        found = f'slices of zeros unlabelled, where 0 is not background ({classes})'
+        expected = 'data.ignore_value=N, the label value of unlabelled slices'
+        raise InputError('config.data.empty_slices', found, expected)
 
 
 def read_unlabelled(config: Any, folder: str, *, intensity: Intensity) -> list[Example]:
@@ -201,7 +210,7 @@ def _checked_pairs(
             images,
             labels or None,
             **datasets,
-            class_names=classes.value_names if classes else None,
+            classes=classes,
             ignore_label=config.data.ignore_value,
             instances=ids,
             patch=_patch(config),

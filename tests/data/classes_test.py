@@ -1,3 +1,5 @@
+import json
+
 import numpy as np
 import pytest
 
@@ -26,17 +28,84 @@ def test_unknown_values_are_named():
         parse_classes('a=1').indices(np.array([0, 1, 3, 9]), name='x.tif')
 
 
-@pytest.mark.parametrize('text', ['a', 'a=', '=1', 'a=b', 'a=1,,'])
+def test_values_of_a_class_are_merged():
+    classes = parse_classes('bead=9, cell=4 + 2', ignore_value=255)
+    labels = np.array([[0, 2, 4, 9, 255]], np.uint8)
+    np.testing.assert_array_equal(classes.indices(labels), [[0, 1, 1, 2, IGNORE_INDEX]])
+    assert classes.value_names == {0: 'background', 4: 'cell', 9: 'bead'}
+    assert classes.as_written is classes
+    assert parse_classes(str(classes), ignore_value=255) == classes
+    with pytest.raises(InputError, match=r'label values \[3\]'):
+        classes.indices(np.array([3]))
+
+
+@pytest.mark.parametrize('background', ['159+255', 'rest'])
+def test_zero_may_be_another_class_than_background(background):
+    classes = parse_classes(f'membrane=32+0,background={background}', ignore_value=1)
+    labels = np.array([0, 32, 159, 255, 1], np.int64)
+    np.testing.assert_array_equal(classes.indices(labels), [1, 1, 0, 0, IGNORE_INDEX])
+    assert classes.value_names == {0: 'background', 1: 'membrane'}  # 0 is background when written
+    np.testing.assert_array_equal(classes.labels(np.array([0, 1])), [0, 1])
+    np.testing.assert_array_equal(classes.as_written.indices(np.array([0, 1])), [0, 1])
+    with pytest.raises(InputError, match=r'label values \[32\]'):
+        classes.as_written.indices(np.array([32]))
+    assert (classes.is_background(0), classes.is_background(255)) == (False, True)
+    assert parse_classes(str(classes), ignore_value=1) == classes
+    known = None if background == 'rest' else {0, 32, 159, 255}
+    assert classes.known_values == known
+
+
+def test_all_other_values_may_be_a_class():
+    classes = parse_classes('cell=rest')
+    np.testing.assert_array_equal(classes.indices(np.array([-3, 0, 1, 70000])), [1, 0, 1, 1])
+    assert classes.value_names == {0: 'background', 1: 'cell'}
+    assert classes.as_written is classes
+    classes = parse_classes('cell=rest,bead=2')
+    assert classes.value_names == {0: 'background', 1: 'bead', 2: 'cell'}
+    np.testing.assert_array_equal(classes.indices(np.array([2, 1, 7])), [1, 2, 2])
+    np.testing.assert_array_equal(classes.as_written.indices(np.array([1, 2])), [1, 2])
+
+
+def test_zero_is_no_class_where_background_has_other_values():
+    classes = parse_classes('background=255,cell=7')
+    assert classes.value_names == {0: 'background', 1: 'cell'}
+    with pytest.raises(InputError, match=r'label values \[0\]'):
+        classes.indices(np.array([0, 7]))
+
+
+def test_background_may_have_another_name():
+    classes = parse_classes('cell=5,outside=0+3')
+    assert classes.value_names == {0: 'outside', 5: 'cell'}
+    np.testing.assert_array_equal(classes.indices(np.array([3, 5, 0])), [0, 1, 0])
+
+
+@pytest.mark.parametrize('text', ['membrane=0+32', 'background=rest', 'background=1'])
+def test_there_is_more_than_background(text):
+    with pytest.raises(InputError, match='nothing but background'):
+        parse_classes(text)
+
+
+@pytest.mark.parametrize(
+    'text', ['a', 'a=', '=1', 'a=b', 'a=1,,', 'a=1+', 'a=+1', 'a=1+1.5', 'a=1 2', 'a=resting']
+)
 def test_bad_class_lists(text):
     with pytest.raises(InputError, match=r'data\.classes'):
         parse_classes(text)
 
 
 def test_names_and_values_must_be_distinct():
+    for text, message in (
+        ('a=1,a=2', "a twice .* as 'a=1.2'"),
+        ('a=1,b=2+1', 'value 1 twice'),
+        ('a=1+01', 'value 1 twice'),
+        ('a=rest,b=rest', 'value rest twice'),
+    ):
+        with pytest.raises(InputError, match=message):
+            parse_classes(text)
     with pytest.raises(InputError, match='twice'):
-        parse_classes('a=1,a=2')
+        Classes(('a', 'a'), (0, 1))
     with pytest.raises(InputError, match='ignored'):
-        parse_classes('a=1', ignore_value=1)
+        parse_classes('a=2+1', ignore_value=1)
 
 
 def test_found_classes_are_the_values_that_occur():
@@ -52,5 +121,7 @@ def test_fractional_labels_are_refused():
 
 
 def test_survives_json():
-    classes = parse_classes('a=1,b=4', ignore_value=9)
-    assert Classes.from_dict(classes.to_dict()) == classes
+    for text in ('a=1,b=4', 'a=1+4,background=rest'):
+        classes = parse_classes(text, ignore_value=9)
+        assert Classes.from_dict(json.loads(json.dumps(classes.to_dict()))) == classes
+    assert set(parse_classes('a=1').to_dict()) == {'names', 'values', 'ignore_value'}

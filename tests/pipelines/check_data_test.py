@@ -16,6 +16,7 @@ import pytest
 from sxt_jax import io
 from sxt_jax.core.errors import InputError
 from sxt_jax.core.volume import Volume, slabs
+from sxt_jax.data.classes import parse_classes
 from sxt_jax.pipelines import check_data
 from sxt_jax.pipelines.check_data import check_pairs, check_volumes
 from sxt_jax.pipelines.check_report import Problem
@@ -131,8 +132,22 @@ def test_voxel_sizes_equal_to_rounding_are_equal(tmp_path):
 def test_class_names_and_ignored_label(tmp_path):
     values = np.array([0, 5, 255], 'u1')[labels()]
     put(tmp_path, 'a', image(), values)
-    assert check_pairs(tmp_path, class_names={5: 'cell'}, ignore_label=255).problems == ()
-    assert 'label values 255' in str(check_pairs(tmp_path, class_names={5: 'cell'}).problems)
+    assert check_pairs(tmp_path, classes=parse_classes('cell=5'), ignore_label=255).problems == ()
+    assert 'label values 255' in str(
+        check_pairs(tmp_path, classes=parse_classes('cell=5')).problems
+    )
+
+
+def test_merged_values_are_known_and_zero_may_be_a_class(tmp_path):
+    put(tmp_path, 'a', image(), np.array([0, 5, 200], 'u1')[labels()])
+    groups = 'background=5+200,wall=0'
+    assert check_pairs(tmp_path, classes=parse_classes(groups)).problems == ()
+    assert check_pairs(tmp_path, classes=parse_classes('cell=rest')).problems == ()
+    put(tmp_path, 'a', image(), np.zeros((8, 9, 10), 'u1'))
+    assert check_pairs(tmp_path, classes=parse_classes(groups)).problems == ()
+    put(tmp_path, 'a', image(), np.full((8, 9, 10), 5, 'u1'))
+    errors = check_pairs(tmp_path, classes=parse_classes(groups)).errors
+    assert [e.message for e in errors] == ['labels are empty: background only']
 
 
 @pytest.mark.parametrize('values', [[0, 255], [255]])
@@ -146,9 +161,9 @@ def test_labels_with_nothing_but_ignored_voxels_are_empty(values, tmp_path):
 
 def test_negative_labels_may_be_ignored_or_a_class(tmp_path):
     put(tmp_path, 'a', image(), labels().astype('i2') - 1)
-    for allowed in ({'ignore_label': -1}, {'class_names': {-1: 'air', 1: 'cell'}}):
+    for allowed in ({'ignore_label': -1}, {'classes': parse_classes('air=-1,cell=1')}):
         assert check_pairs(tmp_path, **allowed).problems == ()
-    errors = told(check_pairs(tmp_path, class_names={7: 'cell'}))
+    errors = told(check_pairs(tmp_path, classes=parse_classes('cell=7')))
     assert {text.split(';')[0] for _, text in errors} == {
         'label values -1 are negative', 'label values 1 outside the class list 0 7',
     }  # fmt: skip

@@ -16,7 +16,7 @@ import pytest
 
 from sxt_jax.core.errors import InputError
 from sxt_jax.core.volume import Volume
-from sxt_jax.data.classes import Classes
+from sxt_jax.data.classes import Classes, parse_classes
 from sxt_jax.io import read_volume, write_volume
 from sxt_jax.pipelines import segment_volume
 from sxt_jax.pipelines.evaluate_volumes import Options, evaluate_volumes
@@ -126,6 +126,21 @@ def test_ignored_voxels_count_nowhere(folder: Path) -> None:
     assert result.scores['dice'].tolist() == [1]
     expected = ball(8)[8:].sum() * 1.6e-5
     assert result.scores['volume_um3_prediction'] == pytest.approx([expected])
+
+
+def test_predictions_hold_what_is_written_for_merged_values(folder: Path) -> None:
+    """The truth has its own values, of which 0 is the cell; the prediction those of training."""
+    truth = np.where(ball(8), np.where(ball(4), 32, 0), 255).astype(np.uint8)
+    case = Case(
+        'c', write(folder / 'a' / 'c.tif', truth), write(folder / 'b' / 'c.tif', ball(8) + 0)
+    )
+    for text in ('cell=0+32,background=255', 'cell=0+32,background=rest'):
+        result = evaluate_volumes([case], options=Options(classes=parse_classes(text)))
+        assert result.scores['class'].tolist() == ['cell']
+        assert result.scores['dice'].tolist() == [1]
+    case = dataclasses.replace(case, prediction=case.truth)
+    with pytest.raises(InputError, match='background=0, cell=1'):
+        evaluate_volumes([case], options=Options(classes=parse_classes(text)))
 
 
 def test_without_voxel_size_no_sizes_are_given(folder: Path) -> None:

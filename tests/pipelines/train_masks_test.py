@@ -136,6 +136,23 @@ def test_which_slices_count_as_labelled(folder, tmp_path):
     assert (len(data.train) + len(data.validation), len(data.unlabelled)) == (3, 3)
 
 
+def test_values_are_merged_into_one_mask(tmp_path):
+    """Those of the wall are 0 and 32, so that slices of zeros cannot be the unlabelled ones."""
+    image, mask = make_lines(0)
+    labels = np.where(mask, 32 * (np.arange(SHAPE[2]) > 9), 159).astype(np.uint8)
+    labels[[0, 5]] = 1
+    write_volume(tmp_path / 'a.tif', Volume(image))
+    write_volume(tmp_path / 'a.labels.tif', Volume(labels))
+    fields = {'data.classes': 'background=rest,wall=0+32', 'data.ignore_value': 1}
+    config = tiny_config(tmp_path, **{'data.empty_slices': 'background'}, **fields)
+    data = _data(config, tmp_path)
+    assert (len(data.train) + len(data.validation), len(data.unlabelled)) == (4, 2)
+    example = data.train[0]
+    np.testing.assert_array_equal(load(example.labels)[0], mask[int(example.name[-1])])
+    with pytest.raises(InputError, match=r'empty_slices.* 0 is not background .*ignore_value'):
+        _data(tiny_config(tmp_path, **fields), tmp_path)
+
+
 def test_pairs_of_slices_of_many_sizes_are_a_data_set(tmp_path):
     """As published, values 0 and 255; a slice may hold nothing, a stack of them may not."""
     for i, shape in enumerate(((20, 30), (33, 17), (25, 25))):
