@@ -22,7 +22,7 @@ import argparse
 import dataclasses
 import importlib
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -103,15 +103,23 @@ EXPERIMENTS = {
 }
 
 
+def cut(shape: Sequence[int]) -> dict[str, tuple[slice, ...]]:
+    """Where 'train' and 'test' are in a stack [z, y, x]."""
+    axis = int(np.argmax(shape))
+    at = round(_TRAIN_SHARE * shape[axis])
+    parts = {'train': slice(0, at), 'test': slice(at + _GAP, None)}
+    return {
+        part: tuple(chosen if a == axis else slice(None) for a in range(3))
+        for part, chosen in parts.items()
+    }
+
+
 def prepare(experiment: Experiment, data: Path, output: Path) -> None:
     """Cut the stack and write both parts as pairs to `output`/train and `output`/test."""
     image = read_volume(data / experiment.image)
     labels = experiment.task(read_volume(data / experiment.labels).data)
     size = image.voxel_size_nm or experiment.voxel_size_nm
-    axis = int(np.argmax(image.shape))
-    cut = round(_TRAIN_SHARE * image.shape[axis])
-    for part, chosen in (('train', slice(0, cut)), ('test', slice(cut + _GAP, None))):
-        index = tuple(chosen if a == axis else slice(None) for a in range(3))
+    for part, index in cut(image.shape).items():
         write_volume(output / part / 'images' / 'stack.tif', Volume(image.data[index], size))
         write_volume(
             output / part / 'labels' / 'stack.tif',

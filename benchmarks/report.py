@@ -5,9 +5,9 @@
 A table goes between the marker lines of its name, such as `<!-- benchmarks -->` and
 `<!-- /benchmarks -->`, of the files that have them: rates (benchmarks), scores of classes (real
 data) and of cells (real cells) on real images, ways to follow flows (tracking accuracy), of which
-there is a figure too, settings of smart interpolation (interpolation accuracy), and what networks
-learn of its labels (interpolated training). The newest record of each kind is shown; smoke runs are
-not.
+there is a figure too, what is learnt of few slices of real stacks (real slices), settings of smart
+interpolation (interpolation accuracy), and what networks learn of its labels (interpolated
+training). The newest record of each kind is shown; smoke runs are not.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from benchmarks import (
     interpolated_training,
     interpolation_accuracy,
     real_cells,
+    real_slices,
     tracking_accuracy,
 )
 from benchmarks.harness import RESULTS, Record, read_records
@@ -86,7 +87,9 @@ def make_table(records: Sequence[Record]) -> str:
 
 def make_score_table(records: Sequence[Record]) -> str:
     """A Markdown table of the newest scores of each data set, class and method."""
-    newest = {(r['data'], r['class'], r['method']): r for r in records if 'dice' in r}
+    newest = {
+        (r['data'], r['class'], r['method']): r for r in records if {'dice', 'method'} <= set(r)
+    }
     rows = [
         (
             *key,
@@ -102,6 +105,11 @@ def make_score_table(records: Sequence[Record]) -> str:
 def make_cell_table(records: Sequence[Record]) -> str:
     """A Markdown table of the newest scores of cells of each image, kind of flows and length."""
     return _markdown(real_cells.table_rows(records))
+
+
+def make_slice_table(records: Sequence[Record]) -> str:
+    """A Markdown table of the newest scores of stacks of which few slices are labelled."""
+    return _markdown(real_slices.table_rows(records))
 
 
 def make_accuracy_table(records: Sequence[Record]) -> str:
@@ -123,6 +131,7 @@ TABLES = {
     'benchmarks': make_table,
     'real data': make_score_table,
     'real cells': make_cell_table,
+    'real slices': make_slice_table,
     'tracking accuracy': make_accuracy_table,
     'interpolation accuracy': make_interpolation_table,
     'interpolated training': make_training_table,

@@ -17,6 +17,7 @@ from benchmarks import (
     interpolation_accuracy,
     random_walks,
     real_cells,
+    real_slices,
     report,
     scenes,
     streaming_memory,
@@ -406,6 +407,37 @@ def test_real_cells_from_a_stack_to_a_row_of_the_table(tmp_path, monkeypatch):
     told = dict(zip(heads, row, strict=True))
     assert (told['data'], told['flows'], told['steps']) == ('simulated', 'tanh', '4')
     assert told['mean Dice'] == f'{record["matched_dice"]:.3f}'
+
+
+def test_few_slices_are_labelled_and_the_others_scored(tmp_path, monkeypatch):
+    stack = real_slices.simulate()
+    assert set(np.unique(stack.labels.data)) == {0, 32, 255}
+    np.testing.assert_array_equal(stack.truth, stack.labels.data < 255)
+    real_slices.prepare(stack, tmp_path)
+    cut = real_slices.real_data.cut(stack.image.shape)['train']
+    sparse = read_volume(tmp_path / 'train' / 'a.labels.tif').data
+    np.testing.assert_array_equal(np.flatnonzero((sparse != 1).any((1, 2))), stack.labelled)
+    np.testing.assert_array_equal(sparse[4], stack.labels.data[cut][4])
+    for kind in real_slices.KINDS:
+        for smoke in (True, False):
+            config = real_slices.make_config(
+                stack, tmp_path / 'train', kind, steps=250, smoke=smoke
+            )
+            check_config(config)
+            assert config.epochs * config.data.steps_per_epoch == 250
+    found = np.where(stack.truth, 0.95, -1)
+    found[list(stack.labelled)] *= -1  # what was learnt from is not scored
+    monkeypatch.setattr(real_slices, 'train_network', lambda config, workdir: None)
+    monkeypatch.setattr(real_slices, 'plot_curves', lambda workdir, path: None)
+    parts = {part: found[i] for part, i in real_slices.real_data.cut(found.shape).items()}
+    monkeypatch.setattr(real_slices, 'segment', lambda *_: parts)
+    records = real_slices.run('simulated', stack, tmp_path, 'semi-supervised', steps=4, smoke=False)
+    heads, first, second = real_slices.table_rows([records[0], *records])
+    assert first[:4] == ('simulated: membranes', 'semi-supervised', '3 of 8', 'unlabelled slices')
+    told = dict(zip(heads, first, strict=True))
+    assert told['dice'] == told['precision at 0.9'] == '1.000'
+    assert 0 < float(second[heads.index('dice')]) < 1
+    assert (tmp_path / 'semi-supervised.test.png').stat().st_size > 1000
 
 
 def test_walks_are_those_of_the_plain_way():
