@@ -7,7 +7,7 @@ from collections.abc import Callable, Collection
 
 import numpy as np
 
-from sxt_jax.data.phantom.classes import BACKGROUND, CLASS_NAMES
+from sxt_jax.data.phantom.classes import CLASS_NAMES
 from sxt_jax.data.phantom.parameters import SceneParameters
 from sxt_jax.data.phantom.shapes import Points, Shape
 from sxt_jax.data.phantom.texture import Texture
@@ -94,13 +94,13 @@ class Canvas:
         covered = shape.distance(self.points(box)) < gap
         return bool(covered.any() and self.allowed(box, classes, cell)[covered].all())
 
-    def class_at(self, point: np.ndarray) -> tuple[int, int]:
-        """Class and instance at a point in nm (background outside the volume)."""
-        index = np.floor(point / self.voxel).astype(int)
-        if (index < 0).any() or (index >= self.shape).any():
-            return BACKGROUND, 0
-        z, y, x = index
-        return int(self.labels[z, y, x]), int(self.instances[z, y, x])
+    def shows(self, points: np.ndarray, class_id: int, cell: int) -> np.ndarray:
+        """[n] bool, whether points [n, 3] in nm lie in the volume, in a class and a cell."""
+        index = np.floor(points / self.voxel).astype(int)
+        found = ((index >= 0) & (index < self.shape)).all(1)
+        z, y, x = index[found].T
+        found[found] = (self.labels[z, y, x] == class_id) & (self.instances[z, y, x] == cell)
+        return found
 
     def paint(
         self,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 from collections.abc import Callable
 
@@ -79,6 +80,9 @@ class Organelles:
         self, propose: Callable[[], Shape], over: tuple[int, ...], attempts: int
     ) -> Shape | None:
         """The first proposed shape that fits in the cell; None where there is no room."""
+        box, _ = self.canvas.box(self.body)
+        if not self.canvas.allowed(box, over, self.cell).any():
+            return None  # what the volume has of the cell does not show these classes
         for _ in range(attempts):
             shape = propose()
             if self.canvas.fits(shape, over, cell=self.cell, gap=_GAP_NM):
@@ -88,11 +92,11 @@ class Organelles:
     def _point_in(self, class_id: int) -> np.ndarray:
         """A random point of the cell that shows a class (the cell's centre if none is found)."""
         low, high = self.body.bounds()
-        for _ in range(300):
-            point = self.rng.uniform(low, high)
-            if self.canvas.class_at(point) == (class_id, self.cell):
-                return point
-        return self.body.centre
+        # A copy draws all tries at once: 300 of them are needed where the class does not occur.
+        points = copy.deepcopy(self.rng).uniform(low, high, (300, 3))
+        hits = np.flatnonzero(self.canvas.shows(points, class_id, self.cell))
+        self.rng.uniform(size=(hits[0] + 1 if hits.size else len(points), 3))
+        return points[hits[0]] if hits.size else self.body.centre
 
     def _nucleus(self) -> ObjectRecord | None:
         p, rng, body = self.parameters, self.rng, self.body
@@ -159,7 +163,8 @@ class Organelles:
             # Tubes follow the cell surface: set out at right angles to the way to the centre.
             start = self._point_in(classes.CYTOPLASM)
             outwards = start - self.body.centre
-            along = np.cross(outwards, rng.normal(size=3))
+            anywhere = rng.normal(size=3)
+            along = np.cross(outwards, anywhere) if outwards.any() else anywhere
             return random_tube(
                 rng,
                 start,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -11,7 +12,7 @@ from sxt_jax.data.phantom.body import Surroundings, draw, paint_body, place_bodi
 from sxt_jax.data.phantom.canvas import Canvas, object_table
 from sxt_jax.data.phantom.organelles import Organelles
 from sxt_jax.data.phantom.parameters import Range, SceneParameters
-from sxt_jax.data.phantom.shapes import ball
+from sxt_jax.data.phantom.shapes import StarBody, ball
 from sxt_jax.data.phantom.texture import random_texture
 
 
@@ -34,14 +35,27 @@ class Scene:
     objects: dict[str, np.ndarray]
 
 
-def build_scene(rng: np.random.Generator, parameters: SceneParameters) -> Scene:
-    """Draw and paint a scene; the same generator state gives the same bits."""
+def build_scene(
+    rng: np.random.Generator,
+    parameters: SceneParameters,
+    *,
+    bodies: Sequence[StarBody] | None = None,
+) -> Scene:
+    """Draw and paint a scene; the same generator state gives the same bits.
+
+    Args:
+      rng: where chance comes from.
+      parameters: what is drawn.
+      bodies: the cells' where they are placed already; what a body shares with one before it is
+        the other's. None: `n_cells` of the parameters are placed.
+    """
     texture = random_texture(rng, voxel_size_nm=parameters.voxel_size_nm)
     canvas = Canvas(parameters, texture)
     surroundings = _surroundings(rng, parameters)
     _paint_surroundings(canvas, surroundings)
-    n_cells = int(rng.integers(parameters.n_cells[0], parameters.n_cells[1] + 1))
-    bodies = place_bodies(rng, parameters, surroundings, n_cells)
+    if bodies is None:
+        n_cells = int(rng.integers(parameters.n_cells[0], parameters.n_cells[1] + 1))
+        bodies = place_bodies(rng, parameters, surroundings, n_cells)
     cells = [
         paint_body(rng, canvas, body, label=label, floor=surroundings.floor)
         for label, body in enumerate(bodies, start=1)
