@@ -23,24 +23,39 @@ def repair(surface: Surface) -> Surface:
     Args:
       surface: triangles with one sense of rotation.
     """
-    at, names = _equal_rows(surface.vertices_nm)
-    vertices, faces = surface.vertices_nm[at], _distinct(names[surface.faces])
+    vertices = surface.vertices_nm.astype(np.float64)
+    at, names = _equal_rows(vertices)
+    vertices, faces = vertices[at], _distinct(names[surface.faces])
     here, there = _neighbours(faces, len(vertices))
     corner_of, n_corners = _fans(faces, here, there)
     placed = np.zeros((n_corners, 3))
     placed[corner_of] = vertices[faces.reshape(-1)]
     faces = corner_of.reshape(-1, 3)
     open_edges = np.setdiff1d(np.arange(faces.size), here, assume_unique=True)
-    return Surface(*_close_holes(placed, faces, open_edges))
+    placed, faces = _close_holes(placed, faces, open_edges)
+    return Surface(placed.astype(surface.vertices_nm.dtype), faces.astype(np.int32))
 
 
 def is_closed(surface: Surface) -> bool:
     """Whether every edge belongs to exactly two triangles, once in each direction."""
-    start, end = _edges(surface.faces)
-    n = len(surface.vertices_nm)
-    forward, backward = np.sort(start * n + end), np.sort(end * n + start)
-    once = len(forward) < 2 or bool((np.diff(forward) > 0).all())
-    return once and bool(np.array_equal(forward, backward))
+    n, faces = len(surface.vertices_nm), surface.faces
+    # One number an edge: its ends, the smaller first, and its direction; 8 bytes each, in place.
+    numbers = np.empty((3, len(faces)), np.int64)
+    for k in range(3):
+        start, end = faces[:, k], faces[:, (k + 1) % 3]
+        np.multiply(np.minimum(start, end), n, out=numbers[k], dtype=np.int64)
+        numbers[k] += np.maximum(start, end)
+        numbers[k] *= 2
+        numbers[k] += start > end
+    edges = numbers.reshape(-1)
+    edges.sort()
+    there, back = edges[0::2], edges[1::2]
+    return (
+        len(there) == len(back)
+        and bool((there & 1 == 0).all())
+        and bool((back == there + 1).all())
+        and bool((there[1:] > there[:-1]).all())
+    )
 
 
 def _equal_rows(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

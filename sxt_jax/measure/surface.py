@@ -22,20 +22,21 @@ Below some 64 voxels the number of voxels itself varies with the position by mor
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
-from scipy import ndimage
-from skimage import measure
 
 from sxt_jax.core.errors import InputError
 from sxt_jax.core.volume import VoxelSize
+from sxt_jax.measure.level_surface import BlurredMask, histogram, level_surface
 
 # Gaussian (voxels) by radius: below 0.7 the staircase comes back, wide ones round small objects.
 _RADII, _SIGMAS = (5.6, 8.0, 16.0, 24.0), (0.7, 1.0, 1.0, 1.5)
 _VOLUME_TOLERANCE = 1e-3
 _LEVEL_STEPS = 20
+_FLAT = 1e-6  # voxels per level: less is no slope
+_CHUNK = 1 << 15  # triangles at a time: their arrays stay in the caches
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,8 +44,8 @@ class Surface:
     """A closed triangle surface.
 
     Attributes:
-      vertices_nm: [n, 3] float64 (z, y, x); the centre of voxel (0, 0, 0) is the origin.
-      faces: [m, 3] int64 vertex numbers, counter-clockwise seen from outside when the vertices
+      vertices_nm: [n, 3] float32 (z, y, x); the centre of voxel (0, 0, 0) is the origin.
+      faces: [m, 3] int32 vertex numbers, counter-clockwise seen from outside when the vertices
         are drawn in right-handed (x, y, z) axes.
     """
 
@@ -54,32 +55,50 @@ class Surface:
     @property
     def area_um2(self) -> float:
         """Area of all triangles."""
-        return float(self.triangle_areas_nm2().sum() * 1e-6)
+        return sum(float(self._areas(part).sum()) for part in self._chunks()) * 1e-6
 
     @property
     def volume_um3(self) -> float:
         """Enclosed volume by the divergence theorem; positive, for normals point outwards."""
-        p, q, r = self._corners_xyz()
-        return float(np.einsum('ij,ij->', p, np.cross(q, r)) / 6e9)
+        return sum(self._cone_volume(part) for part in self._chunks()) / 6e9
 
     def triangle_areas_nm2(self) -> np.ndarray:
         """[m] area of each triangle."""
-        return np.linalg.norm(self._cross(), axis=1) / 2
+        return self._areas(self.faces)
 
     def normals_xyz(self) -> np.ndarray:
         """[m, 3] outward unit normals in (x, y, z); zero for a triangle without area."""
-        cross = self._cross()
-        length = np.linalg.norm(cross, axis=1, keepdims=True)
-        return cross / np.where(length > 0, length, 1)
+        return self.some_normals_xyz(self.faces)
 
-    def _corners_xyz(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    def some_normals_xyz(self, faces: np.ndarray) -> np.ndarray:
+        """As `normals_xyz`, of triangles [m, 3] of these vertices."""
+        cross = self._cross(faces)
+        length = np.sqrt((cross**2).sum(0))
+        return (cross / np.where(length > 0, length, 1)).T
+
+    def _chunks(self) -> Iterator[np.ndarray]:
+        return (self.faces[i : i + _CHUNK] for i in range(0, len(self.faces), _CHUNK))
+
+    def _corners(self, faces: np.ndarray) -> list[list[np.ndarray]]:
+        """x, y and z of the three corners of triangles."""
         # Relative to one vertex: far from the origin the products would cancel badly.
-        xyz = (self.vertices_nm - self.vertices_nm[:1])[:, ::-1]
-        return xyz[self.faces[:, 0]], xyz[self.faces[:, 1]], xyz[self.faces[:, 2]]
+        near = self.vertices_nm[:1].astype(np.float64)
+        return [list((self.vertices_nm[f] - near)[:, ::-1].T) for f in faces.T]
 
-    def _cross(self) -> np.ndarray:
-        p, q, r = self._corners_xyz()
-        return np.cross(q - p, r - p)
+    def _cross(self, faces: np.ndarray) -> np.ndarray:
+        """[3, m] x, y and z of the cross product of two edges."""
+        p, q, r = self._corners(faces)
+        a, b = ([v - u for u, v in zip(p, to, strict=True)] for to in (q, r))
+        return np.stack([a[i] * b[j] - a[j] * b[i] for i, j in ((1, 2), (2, 0), (0, 1))])
+
+    def _areas(self, faces: np.ndarray) -> np.ndarray:
+        return np.sqrt((self._cross(faces) ** 2).sum(0)) / 2
+
+    def _cone_volume(self, faces: np.ndarray) -> float:
+        """Six times the volume between triangles and the first vertex, in nm³."""
+        p, q, r = self._corners(faces)
+        n_z = (q[0] - p[0]) * (r[1] - p[1]) - (r[0] - p[0]) * (q[1] - p[1])
+        return float(np.einsum('i,i->', n_z, p[2] + q[2] + r[2]))
 
 
 def surface_mesh(
@@ -115,16 +134,13 @@ def surface_mesh(
         raise InputError('mask', f'shape {mask.shape}, {int(mask.sum())} voxels set', '[z, y, x]')
     if not _SIGMAS[0] <= sigma < np.inf:
         raise InputError('sigma', f'{sigma}', f'at least {_SIGMAS[0]} voxels')
-    mask = mask.astype(bool)
+    mask = mask.astype(bool, copy=False)
     radius = thickness(mask)
     narrowest = min(sigma, float(np.interp(radius, _RADII, _SIGMAS)))
     width = narrowest * np.sqrt(max(size) / np.asarray(size))
-    pad = int(np.ceil(4 * width.max())) + 1
-    smooth = ndimage.gaussian_filter(np.pad(mask, pad).astype(np.float32), width)
-    slope = -7.5 * narrowest / radius  # −A / (V |gradient|), the gradient of a blurred plane
-    vertices, faces = _enclose(smooth, int(mask.sum()), slope=slope)
-    vertices = (vertices - pad + np.asarray(origin)) * np.asarray(size)
-    return Surface(vertices, faces)
+    blurred = BlurredMask(mask, (float(width[0]), float(width[1]), float(width[2])))
+    scale, shift = np.asarray(size), np.asarray(origin, np.float64)
+    return _enclose(blurred, int(np.count_nonzero(mask)), scale=scale, shift=shift)
 
 
 def thickness(mask: np.ndarray) -> float:
@@ -132,8 +148,16 @@ def thickness(mask: np.ndarray) -> float:
 
     Exposed faces overestimate the area of a smooth surface by 1.5 on the average over directions.
     """
-    padded = np.pad(mask, 1)
-    exposed = sum(np.count_nonzero(np.diff(padded, axis=axis)) for axis in range(mask.ndim))
+    exposed = 0
+    for axis in range(mask.ndim):
+        turned = np.moveaxis(mask, axis, 0)
+        exposed += int(np.count_nonzero(turned[0]) + np.count_nonzero(turned[-1]))
+    for z in range(len(mask)):  # a slice at a time: no copies of the whole
+        part = mask[z : z + 2]
+        exposed += int(np.count_nonzero(part[1:] != part[:-1]))
+        for axis in range(mask.ndim - 1):
+            turned = np.moveaxis(part[0], axis, 0)
+            exposed += int(np.count_nonzero(turned[1:] != turned[:-1]))
     return 4.5 * np.count_nonzero(mask) / exposed
 
 
@@ -154,37 +178,42 @@ def check_voxel_size(voxel_size_nm: Sequence[float] | Sequence[str]) -> VoxelSiz
     return float(size[0]), float(size[1]), float(size[2])
 
 
-def _enclose(smooth: np.ndarray, n_voxels: int, *, slope: float) -> tuple[np.ndarray, np.ndarray]:
-    """Vertices (in voxels) and faces of the level surface that encloses `n_voxels`.
+def _enclose(
+    blurred: BlurredMask, n_voxels: int, *, scale: np.ndarray, shift: np.ndarray
+) -> Surface:
+    """The level surface that encloses `n_voxels`.
 
-    A bracketed secant search from the level that as many voxels exceed; `slope` is a guess of
-    the relative change of volume per level. Every fourth step halves the bracket.
+    Bracketed Newton steps from the level that as many voxels exceed; every fourth halves the
+    bracket.
     """
-    ranked = np.partition(smooth.ravel(), smooth.size - n_voxels)
-    level = float(ranked[smooth.size - n_voxels])
-    low, high = 0.0, float(smooth.max())
-    if level >= high:  # one voxel, or several equal ones
-        level = high / 2
-    tried: list[tuple[float, float]] = []
-    best: tuple[float, np.ndarray, np.ndarray] | None = None
+    exceeding = np.cumsum(histogram(blurred)[::-1])[::-1]
+    level = _start(exceeding, n_voxels)
+    low, high = 0.0, float(np.flatnonzero(exceeding)[-1] + 1) / len(exceeding)
+    best: tuple[float, Surface] | None = None
     for step in range(_LEVEL_STEPS):
-        vertices, faces = _marching_cubes(smooth, level)
-        excess = Surface(vertices, faces).volume_um3 * 1e9 / n_voxels - 1
+        level = float(np.float32(level))
+        found = level_surface(blurred, level, scale=scale, shift=shift)
+        excess = found.volume / n_voxels - 1
         if best is None or abs(excess) < best[0]:
-            best = abs(excess), vertices, faces
+            best = abs(excess), Surface(found.vertices, found.faces)
         if best[0] < _VOLUME_TOLERANCE:
             break
         low, high = (level, high) if excess > 0 else (low, level)
-        if tried and tried[-1][1] != excess:
-            slope = (excess - tried[-1][1]) / (level - tried[-1][0])
-        tried.append((level, excess))
-        margin, guess = 0.02 * (high - low), level - excess / slope
-        inside = low + margin < guess < high - margin
-        level = guess if inside and step % 4 != 3 else (low + high) / 2
+        guess = level - (found.volume - n_voxels) / min(found.change, -_FLAT)
+        level = guess if low < guess < high and step % 4 != 3 else (low + high) / 2
+        del found  # before the next one is made
     assert best is not None
-    return best[1], best[2]
+    return best[1]
 
 
-def _marching_cubes(smooth: np.ndarray, level: float) -> tuple[np.ndarray, np.ndarray]:
-    vertices, faces, _, _ = measure.marching_cubes(smooth, level, allow_degenerate=False)
-    return vertices.astype(np.float64), faces.astype(np.int64)
+def _start(exceeding: np.ndarray, n_voxels: int) -> float:
+    """The level that `n_voxels` exceed, of which there are at least as many above 0.
+
+    Args:
+      exceeding: [n] voxels that exceed the lower end of each bin between 0 and 1.
+      n_voxels: how many shall.
+    """
+    top, place = (int(np.flatnonzero(exceeding >= n)[-1]) for n in (1, n_voxels))
+    if place == top:  # one voxel, or several equal ones
+        place = top // 2
+    return (place + 0.5) / len(exceeding)
