@@ -5,9 +5,10 @@
 A table goes between the marker lines of its name, such as `<!-- benchmarks -->` and
 `<!-- /benchmarks -->`, of the files that have them: rates (benchmarks), scores of classes (real
 data) and of cells (real cells) on real images, ways to follow flows (tracking accuracy), of which
-there is a figure too, what is learnt of few slices of real stacks (real slices), settings of smart
-interpolation (interpolation accuracy), and what networks learn of its labels (interpolated
-training). The newest record of each kind is shown; smoke runs are not.
+there is a figure too, what is learnt of few slices of real stacks (real slices), what the published
+double decoder takes for a slice (slice latency), settings of smart interpolation (interpolation
+accuracy), and what networks learn of its labels (interpolated training). The newest record of each
+kind is shown; smoke runs are not.
 """
 
 from __future__ import annotations
@@ -19,8 +20,10 @@ from pathlib import Path
 from benchmarks import (
     interpolated_training,
     interpolation_accuracy,
+    linking,
     real_cells,
     real_slices,
+    slice_latency,
     tracking_accuracy,
 )
 from benchmarks.harness import RESULTS, Record, read_records
@@ -41,7 +44,7 @@ COLUMNS = (
     'peak',
     'of it by a run',
 )
-_WITH_OWN_TABLE = ('tracking_accuracy',)
+_WITH_OWN_TABLE = ('tracking_accuracy', 'slice_latency')
 
 
 def _device(record: Record) -> str:
@@ -117,6 +120,11 @@ def make_accuracy_table(records: Sequence[Record]) -> str:
     return _markdown(tracking_accuracy.table_rows(records))
 
 
+def make_latency_table(records: Sequence[Record]) -> str:
+    """A Markdown table of what the published double decoder takes for a slice."""
+    return _markdown(slice_latency.table_rows(records))
+
+
 def make_interpolation_table(records: Sequence[Record]) -> str:
     """A Markdown table of the accuracy of smart interpolation, a setting a row."""
     return _markdown(interpolation_accuracy.table_rows(records))
@@ -127,14 +135,21 @@ def make_training_table(records: Sequence[Record]) -> str:
     return _markdown(interpolated_training.table_rows(records))
 
 
+def make_linking_table(records: Sequence[Record]) -> str:
+    """A Markdown table of how islands in slices are joined to cells, a setting a row."""
+    return _markdown(linking.table_rows(records))
+
+
 TABLES = {
     'benchmarks': make_table,
     'real data': make_score_table,
     'real cells': make_cell_table,
     'real slices': make_slice_table,
     'tracking accuracy': make_accuracy_table,
+    'slice latency': make_latency_table,
     'interpolation accuracy': make_interpolation_table,
     'interpolated training': make_training_table,
+    'linking accuracy': make_linking_table,
 }
 
 

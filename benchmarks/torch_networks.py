@@ -1,15 +1,16 @@
-"""The published 3-D networks in PyTorch, to compare this library with (see `against_torch`).
+"""The published networks in PyTorch, to compare with (see `against_torch`, `slice_latency`).
 
 Layers bear the names of this library's variables, so that one set of weights serves both. Arrays
-are [b, c, z, y, x], as in PyTorch.
+are [b, c, z, y, x], or [b, c, y, x], as in PyTorch.
 """
 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
 from torch.nn import functional
@@ -148,6 +149,175 @@ class Cellpose3D(nn.Module):
             x = torch.cat([self.get_submodule(f'up_{i}')(x), skips[i]], 1)
             x = self.get_submodule(f'decoder_{i}')(x)
         return torch.tanh(self.head(self.final(x)))
+
+
+class Bottleneck(nn.Module):
+    """Convolution with half the channels between two of width 1."""
+
+    def __init__(self, c_in: int, c_out: int, kernel: int = 3, *, bias: bool = False) -> None:
+        super().__init__()
+        inner = max(1, c_out // 2)
+        self.reduce = nn.Conv2d(c_in, inner, 1, bias=bias)
+        even = kernel % 2 == 0  # where Keras pads one more behind than before
+        self.pad = nn.ZeroPad2d((0, 1, 0, 1)) if even else nn.Identity()
+        padding = (kernel - 1) // 2
+        self.conv = nn.Conv2d(inner, inner, kernel, padding=padding, bias=bias)
+        self.expand = nn.Conv2d(inner, c_out, 1, bias=bias)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """[b, c_in, y, x] → [b, c_out, y, x]."""
+        return self.expand(self.conv(self.pad(self.reduce(x))))
+
+
+class Stages(nn.Module):
+    """What encoder and decoders of the double decoder have in common."""
+
+    def add(self, name: str, c_in: int, c_out: int, *, bias: bool = False) -> None:
+        """A bottleneck `…conv…` with its norm `…norm…` at the place of the braces of `name`."""
+        self.add_module(name.format('conv'), Bottleneck(c_in, c_out, bias=bias))
+        self.add_module(name.format('norm'), nn.BatchNorm2d(c_out, eps=1e-3, momentum=0.01))
+
+    def add_block(self, name: str, c_in: int, c_out: int) -> int:
+        """Two bottlenecks with norms, the second of which sees the input too; channels given."""
+        self.add(f'{name}_{{}}_0', c_in, c_out)
+        self.add_module(f'{name}_conv_1', Bottleneck(c_out, c_out))
+        self.add_module(f'{name}_norm_1', nn.BatchNorm2d(c_in + c_out, eps=1e-3, momentum=0.01))
+        return c_in + c_out
+
+    def activate(self, name: str, x: torch.Tensor) -> torch.Tensor:
+        """Norm and ReLU."""
+        return torch.relu_(self.get_submodule(name)(x))
+
+    def run(self, name: str, x: torch.Tensor) -> torch.Tensor:
+        """What `add` made."""
+        x = self.get_submodule(name.format('conv'))(x)
+        return self.activate(name.format('norm'), x)
+
+    def run_block(self, name: str, x: torch.Tensor) -> torch.Tensor:
+        """What `add_block` made."""
+        y = self.get_submodule(f'{name}_conv_1')(self.run(f'{name}_{{}}_0', x))
+        return self.activate(f'{name}_norm_1', torch.cat([x, y], 1))
+
+
+class SliceEncoder(Stages):
+    """Four stages of a block and a pooling."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.add('first_{}', 1, width, bias=True)
+        c = width
+        for i in range(4):
+            c = self.add_block(f'stage_{i}_0', c, width * 2**i)
+
+    def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, list[torch.Tensor]]:
+        """[b, 1, y, x] → [b, 16 w, y / 16, x / 16], and what went into the poolings."""
+        x, skips = self.run('first_{}', x), []
+        for i in range(4):
+            x = self.run_block(f'stage_{i}_0', x)
+            skips.append(x)
+            x = functional.max_pool2d(x, 2)
+        return x, skips
+
+
+class SliceDecoder(Stages):
+    """Four stages of a transposed convolution and blocks, then a bottleneck."""
+
+    def __init__(self, width: int, *, blocks: int, skips: bool) -> None:
+        super().__init__()
+        self.blocks, self.skips = blocks, skips
+        c = 48 * width
+        for i, f in enumerate(width * 2 ** (3 - i) for i in range(4)):
+            self.add_module(f'up_{i}', nn.ConvTranspose2d(c, f, 3, stride=2))
+            c = f + 2 * f * skips
+            for j in range(blocks):
+                c = self.add_block(f'stage_{i}_{j}', c, f)
+        self.add('last_{}', c, width)
+
+    def forward(self, x: torch.Tensor, skips: Sequence[torch.Tensor]) -> torch.Tensor:
+        """[b, 48 w, y / 16, x / 16] → [b, w, y, x]."""
+        for i in range(4):
+            x = self.get_submodule(f'up_{i}')(x)[:, :, :-1, :-1]  # Keras' 'same'
+            x = torch.cat([skips[-1 - i], x], 1) if self.skips else x
+            for j in range(self.blocks):
+                x = self.run_block(f'stage_{i}_{j}', x)
+        return self.run('last_{}', x)
+
+
+class DoubleDecoder(Stages):
+    """deep_sxt's network (Dyhr et al. 2023), with the label alone or the image as well."""
+
+    def __init__(self, width: int, heads: Sequence[str]) -> None:
+        super().__init__()
+        self.heads = tuple(heads)
+        self.encoder = SliceEncoder(width)
+        for i, j in itertools.product(range(3), range(4)):
+            c_in = 16 * width
+            self.add_module(f'neck_{i}_conv_{j}', Bottleneck(c_in, 16 * width, i + 1))
+            norm = nn.BatchNorm2d(16 * width, eps=1e-3, momentum=0.01)
+            self.add_module(f'neck_{i}_norm_{j}', norm)
+        if 'image' in heads:
+            self.image_decoder = SliceDecoder(width, blocks=1, skips=False)
+            for i, c_out in enumerate((width, width, 1)):
+                self.add_module(f'image_head_conv_{i}', Bottleneck(width, c_out, bias=True))
+        if 'label' in heads:
+            self.label_decoder = SliceDecoder(width, blocks=2, skips=True)
+            self.label_head_norm = nn.BatchNorm2d(width, eps=1e-3, momentum=0.01)
+            self.label_head_conv = Bottleneck(width, width, bias=True)
+            self.label_head_last = nn.Conv2d(width, 1, 1)
+
+    def forward(self, x: torch.Tensor) -> dict[str, torch.Tensor]:
+        """[b, 1, y, x] → head name → [b, 1, y, x]."""
+        x, skips = self.encoder(x)
+        branches = []
+        for i in range(3):
+            y = x
+            for j in range(4):
+                y = self.run(f'neck_{i}_{{}}_{j}', y)
+            branches.append(y)
+        x = torch.cat(branches, 1)
+        return {name: getattr(self, name)(x, skips) for name in self.heads}
+
+    def image(self, x: torch.Tensor, skips: Sequence[torch.Tensor]) -> torch.Tensor:
+        """[b, 48 w, y / 16, x / 16] → [b, 1, y, x]."""
+        x = self.image_decoder(x, skips)
+        for i in range(3):
+            x = self.get_submodule(f'image_head_conv_{i}')(x)
+        return x
+
+    def label(self, x: torch.Tensor, skips: Sequence[torch.Tensor]) -> torch.Tensor:
+        """Likewise."""
+        x = self.label_head_norm(self.label_decoder(x, skips))
+        return torch.tanh(self.label_head_last(self.label_head_conv(x)))
+
+
+def from_variables(network: nn.Module, variables: Mapping[str, Any]) -> None:
+    """Give a network of convolutions and batch norms the weights of ours."""
+    for path, layer in network.named_modules():
+        if not isinstance(layer, (nn.Conv2d, nn.ConvTranspose2d, nn.BatchNorm2d)):
+            continue
+        params = _get(variables['params'], path)
+        if isinstance(layer, nn.BatchNorm2d):
+            state = _get(variables['batch_stats'], path)
+            named = {'weight': params['scale'], 'bias': params['bias']}
+            named |= {'running_mean': state['mean'], 'running_var': state['var']}
+        else:
+            kernel = np.asarray(params['kernel'])
+            if isinstance(layer, nn.ConvTranspose2d):
+                weight = np.moveaxis(np.flip(kernel, (0, 1)), (-2, -1), (0, 1))
+            else:
+                weight = np.moveaxis(kernel, (-1, -2), (0, 1))
+            named = {'weight': weight} | ({'bias': params['bias']} if 'bias' in params else {})
+        tensors = {n: torch.from_numpy(np.array(a, np.float32)) for n, a in named.items()}
+        missing = set(layer.state_dict()) - set(tensors) - {'num_batches_tracked'}
+        if missing:
+            raise ValueError(f'{path} has no {sorted(missing)}')
+        layer.load_state_dict(tensors, strict=False)
+
+
+def _get(tree: Mapping[str, Any], path: str) -> Any:
+    for name in path.split('.'):
+        tree = tree[name]
+    return tree
 
 
 def to_variables(network: nn.Module) -> dict[str, Any]:

@@ -15,11 +15,13 @@ import pytest
 from benchmarks import (
     harness,
     interpolation_accuracy,
+    linking,
     random_walks,
     real_cells,
     real_slices,
     report,
     scenes,
+    slice_latency,
     streaming_memory,
     suggested_slices,
     tiled_inference,
@@ -223,6 +225,35 @@ def test_training_steps_are_checked_against_xlas_convolutions():
     wrong = {name: 1.01 * values for name, values in case.run().items()}
     with pytest.raises(AssertionError):
         case.check(wrong)
+
+
+def test_slices_are_segmented_as_a_network_by_hand_labels_them():
+    size = slice_latency.SMOKE_SIZE
+    cases = {case.name: case for case in slice_latency.make_cases(size, smoke=True)}
+    first, *_ = cases
+    assert first == 'label, whole slices'
+    classes = cases[first].run()
+    cases[first].check(classes)
+    with pytest.raises(AssertionError):
+        cases[first].check(1 - classes)
+    theirs = cases.get('PyTorch, the network alone')  # where it is installed
+    if theirs is not None:
+        theirs.check(theirs.run())
+
+
+def test_latency_of_slices_stands_beside_the_papers():
+    size = (1324, 1284)
+    facts = {'flop_per_slice': 2.9e12, 'paper_ms': slice_latency.PAPER_MS[size]}
+    record = {
+        'benchmark': 'slice_latency', 'case': 'label', 'shape': [2, *size], 'dtype': 'float32',
+        'smoke': False, 'repeats': 1, 'run_s': 58.0, 'run_s_range': [56.0, 60.0], 'device': 'cpu',
+        'platform': 'cpu', 'n_cores': 2, 'compile_s': 3.0, 'load': 1.0, 'facts': facts,
+    }  # fmt: skip
+    smoke = {**record, 'smoke': True, 'run_s': 1.0}
+    heads, row = slice_latency.table_rows([record, smoke])
+    found = dict(zip(heads, row, strict=True))
+    assert (found['seconds'], found['range']) == ('29', '28 – 30')
+    assert (found['paper (RTX 3090)'], found['TFLOP/s']) == ('0.857', '0.1')
 
 
 @pytest.mark.parametrize('kind', ['forward', 'step'])
@@ -464,3 +495,35 @@ def test_gains_by_one_more_slice():
     assert gains['best'] >= gains['suggested']
     assert gains['best'] >= gains['mean']
     assert 0 < gains['start'] < 1
+
+
+def test_tracking_a_pair_of_slices_is_checked_against_the_search_around_regions():
+    searched, ours = harness.run_cases('linking', linking.make_cases(True), repeats=0)
+    assert (searched['case'], ours['case']) == ('around each region (baseline)', 'joint histogram')
+
+
+def test_islands_are_scored_by_their_cells():
+    cells = np.zeros((4, 3, 16), np.int32)
+    cells[:, :, :6], cells[:2, :, 8:10], cells[3, :, 14:] = 4, 4, 4
+    cells[2, :, 6:10] = 4  # the island of the slices before meets its cell; another stays alone
+    regions, owners = linking.regions_of(cells, shift_px=0.0, seed=0)
+    assert [len(owner) - 1 for owner in owners] == [2, 2, 1, 2]
+    for labels, owner, truth in zip(regions, owners, cells, strict=True):
+        np.testing.assert_array_equal(owner[labels], truth)
+    labelled = {3: np.where(np.arange(16) < 6, cells[3], 0)}
+    for way in (linking.link_as_published, lambda r, c: linking.link(r, cells=c)):
+        tracks = way(regions, labelled)
+        assert linking.scores(tracks, owners, [3])['joined'] == 1
+        all_slices = linking.scores(tracks, owners, [])
+        assert (all_slices['islands'], all_slices['astray']) == (3, 0)
+        np.testing.assert_allclose(all_slices['joined'], 2 / 3)
+        np.testing.assert_allclose(all_slices['joined_area'], 12 / 18)
+    rows = [
+        {'benchmark': 'linking_accuracy', 'smoke': False, 'facts': {
+            'way': 'ours', 'n_labelled': 1, 'shift_px': 0.5, 'shape': [64, 9, 9], 'voxel_nm': 55.0,
+            'seed': seed, **all_slices,
+        }}
+        for seed in (0, 0, 1)  # measured again: the newer counts
+    ]  # fmt: skip
+    _, row = linking.table_rows(rows)
+    assert row[:6] == ('55 nm', '0.5 px', '1 of 64', 'ours', '6', '66.7 %')
