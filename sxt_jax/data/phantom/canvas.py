@@ -97,10 +97,10 @@ class Canvas:
     def shows(self, points: np.ndarray, class_id: int, cell: int) -> np.ndarray:
         """[n] bool, whether points [n, 3] in nm lie in the volume, in a class and a cell."""
         index = np.floor(points / self.voxel).astype(int)
-        found = ((index >= 0) & (index < self.shape)).all(1)
-        z, y, x = index[found].T
-        found[found] = (self.labels[z, y, x] == class_id) & (self.instances[z, y, x] == cell)
-        return found
+        inside = np.flatnonzero(((index >= 0) & (index < self.shape)).all(1))
+        z, y, x = index[inside].T
+        shown = (self.labels[z, y, x] == class_id) & (self.instances[z, y, x] == cell)
+        return np.isin(np.arange(len(points)), inside[shown])
 
     def paint(
         self,
