@@ -33,6 +33,7 @@ from sxt_jax.core.volume import Volume
 from sxt_jax.io import read_volume
 from sxt_jax.metrics import contingency_table
 from sxt_jax.models import NETWORKS
+from sxt_jax.ops import warp
 from sxt_jax.pipelines.check_config import check_config
 from tests.training.cells import TinyFlowNet
 
@@ -527,3 +528,14 @@ def test_islands_are_scored_by_their_cells():
     ]  # fmt: skip
     _, row = linking.table_rows(rows)
     assert row[:6] == ('55 nm', '0.5 px', '1 of 64', 'ours', '6', '66.7 %')
+
+
+def test_flows_that_are_wrong_are_not_timed():
+    first, second, truth = optical_flow.make_pair(64)
+    moved = np.asarray(warp(second, truth))
+    inner = np.s_[4:-4, 4:-4]
+    assert np.abs(moved - first)[inner].mean() < 2 < np.abs(second.astype(float) - first).mean()
+    *_, case = optical_flow.make_cases(64)
+    case.check(truth)
+    with pytest.raises(AssertionError):
+        case.check(truth[..., ::-1])

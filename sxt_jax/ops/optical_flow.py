@@ -14,6 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 from jax.scipy.ndimage import map_coordinates
+from jax.typing import ArrayLike
 
 from sxt_jax.core.devices import is_accelerated
 from sxt_jax.ops import flow_step, flow_step_cpu
@@ -33,8 +34,8 @@ class _Options(NamedTuple):
 
 
 def farneback(
-    prev: jax.Array,
-    next: jax.Array,
+    prev: ArrayLike,
+    next: ArrayLike,
     *,
     levels: int = 6,
     scale: float = 0.2,
@@ -87,7 +88,7 @@ def farneback(
     return _through_levels(prev, next, levels, scale, improve)
 
 
-def warp(image: jax.Array, flows: jax.Array, *, order: int = 1) -> jax.Array:
+def warp(image: ArrayLike, flows: ArrayLike, *, order: int = 1) -> jax.Array:
     """What lies where flows point to: result[y, x] = image[y + flows[y, x, 0], x + flows[y, x, 1]].
 
     So flows are from the result to the image: with `farneback(prev, next)`, `next` (its labels,
@@ -126,8 +127,8 @@ def _warp(image: jax.Array, flows: jax.Array, *, order: int) -> jax.Array:
 
 @functools.partial(jax.jit, static_argnames=('levels', 'scale', 'options'))
 def _flow_plain(
-    prev: jax.Array,
-    next: jax.Array,
+    prev: ArrayLike,
+    next: ArrayLike,
     *,
     levels: int,
     scale: float,
@@ -146,8 +147,8 @@ def _flow_plain(
 
 
 def _through_levels(
-    prev: jax.Array,
-    next: jax.Array,
+    prev: ArrayLike,
+    next: ArrayLike,
     levels: int,
     scale: float,
     improve: Callable[[tuple[jax.Array, jax.Array], Planes], Planes],
@@ -175,19 +176,19 @@ def _pyramid(shape: tuple[int, ...], levels: int, scale: float) -> list[tuple[fl
 
 @functools.partial(jax.jit, static_argnames=('factor', 'shape'))
 def _reduce(
-    prev: jax.Array,
-    next: jax.Array,
+    prev: ArrayLike,
+    next: ArrayLike,
     *,
     factor: float,
     shape: tuple[int, int],
 ) -> tuple[jax.Array, jax.Array]:
     """The images of a level, float32: blurred, then read where the centres of its pixels are."""
-    images = [image.astype(jnp.float32) for image in (prev, next)]
+    images = [jnp.asarray(image, jnp.float32) for image in (prev, next)]
     if factor == 1:
         for axis in (0, 1):
             images = [correlate(i, _FINEST_BLUR, axis=axis, mode='reflect') for i in images]
     else:
-        y, x = (_blur_weights(n, m, factor) for n, m in zip(prev.shape, shape, strict=True))
+        y, x = (_blur_weights(n, m, factor) for n, m in zip(images[0].shape, shape, strict=True))
         down = [jnp.matmul(y, image, precision='highest') for image in images]
         images = [jnp.einsum('yx,ix->yi', i, x, precision='highest') for i in down]
     return images[0], images[1]
