@@ -16,6 +16,7 @@ from benchmarks import (
     harness,
     interpolation_accuracy,
     linking,
+    optical_flow,
     random_walks,
     real_cells,
     real_slices,
