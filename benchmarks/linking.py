@@ -118,9 +118,10 @@ def _largest_of_each(group: np.ndarray, size: np.ndarray) -> np.ndarray:
 def link_as_published(regions: np.ndarray, cells: Mapping[int, np.ndarray]) -> Tracks:
     """Slice by slice, as Machireddy et al. (2023) tell: bodies first, then islands.
 
-    Bodies are followed from the nearest labelled slice by the best match of each. Then every other
-    region takes the label of its best match in the slice before, from the first slice to the last;
-    where an island meets a body in the next slice, its track takes the cell's number.
+    From the nearest labelled slice on, either way, regions of which one of a cell is the best match
+    are of that cell. Then every other region takes the label of its best match in the slice before,
+    from the first slice to the last; where an island meets a cell in the next slice, its track
+    takes the cell's number.
     """
     matches = [
         best_links(overlap_table(before, after)) for before, after in itertools.pairwise(regions)
@@ -167,16 +168,15 @@ def _bodies(
     matches: Sequence[Any],
     cells: Mapping[int, np.ndarray],
 ) -> list[dict[int, int]]:
-    """Of each slice, by place among its ids, the cell of the regions that are bodies."""
+    """Of each slice, by place among its ids, the cell of what the labelled slices lead to."""
     found: list[dict[int, int]] = [{} for _ in regions]
     labelled = sorted(cells)
     for z in range(len(regions)):
         if z in cells:
-            for cell in np.unique(cells[z][cells[z] > 0]):
-                inside = regions[z][(cells[z] == cell) & (regions[z] > 0)]
-                if inside.size:
-                    body = np.bincount(inside).argmax()
-                    found[z][int(np.searchsorted(ids[z], body))] = int(cell)
+            for place, number in enumerate(ids[z].tolist()):
+                cell = int(np.bincount(cells[z][regions[z] == number]).argmax())
+                if cell:
+                    found[z][place] = cell
     for z in sorted(range(len(regions)), key=lambda z: min(abs(z - own) for own in labelled)):
         nearest = min(labelled, key=lambda own: abs(z - own))
         if z == nearest:
@@ -184,13 +184,13 @@ def _bodies(
         step = 1 if z > nearest else -1
         match = matches[min(z, z - step)]
         source, target, chosen = (
-            (match.before, match.after, match.is_successor)
+            (match.before, match.after, match.is_predecessor)
             if step == 1
-            else (match.after, match.before, match.is_predecessor)
+            else (match.after, match.before, match.is_successor)
         )
         for before, after in zip(source[chosen].tolist(), target[chosen].tolist(), strict=True):
             if before in found[z - step]:
-                found[z].setdefault(after, found[z - step][before])
+                found[z][after] = found[z - step][before]
     return found
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
 import numpy as np
 from scipy import ndimage
@@ -224,15 +224,15 @@ def _look(
 ) -> np.ndarray:
     """[z, y, x] uint8 brightness, slice by slice."""
     shape = built.instances.shape
-    seen = _seen_contacts(rng, shape, voxel_nm, microscope)
     thicker = max(0, round(microscope.membrane_nm / voxel_nm / 2) - 1)
     gain, offset = microscope.brightness_variation * rng.standard_normal((2, shape[0]))
     image = np.empty(shape, np.uint8)
-    for z, cells in enumerate(built.instances):
+    contacts = _seen_contacts(rng, shape, voxel_nm, microscope)
+    for z, (cells, seen) in enumerate(zip(built.instances, contacts, strict=True)):
         contact = _thicker(_borders(cells, both=True), thicker + 1)
-        weight = _thicker(_borders(cells), thicker) * np.where(contact, seen[z], 1)
-        inside = _borders(np.where(cells > 0, built.organelles[z], 0))
-        weight = np.maximum(weight, _ENVELOPE * (inside & (built.labels[z] != FILOPODIUM)))
+        weight = _thicker(_borders(cells), thicker) * np.where(contact, seen, 1)
+        inside = np.where(built.labels[z] == FILOPODIUM, 0, built.organelles[z])
+        weight = np.maximum(weight, _ENVELOPE * _borders(inside))
         brightness = built.absorption[z] + weight * (_LINE - built.absorption[z])
         brightness = ndimage.gaussian_filter(brightness, microscope.blur_px)
         brightness += microscope.noise * rng.standard_normal(cells.shape, np.float32)
@@ -250,13 +250,14 @@ def _seen_contacts(
     shape: tuple[int, ...],
     voxel_nm: float,
     microscope: MicroscopeParameters,
-) -> np.ndarray:
-    """[z, y, x] float32 from 0 to 1, how well the line between two cells would be seen there."""
+) -> Iterator[np.ndarray]:
+    """[y, x] float32 of each slice, from 0 to 1: how well a line between two cells is seen."""
     step = microscope.contact_patch_nm / voxel_nm
     coarse = ndimage.gaussian_filter(
         rng.standard_normal([math.ceil(n / step) + 4 for n in shape]), 0.6
     )
     level = np.quantile(coarse, microscope.faint_contacts)
     sharp = np.clip(0.5 + 3 * (coarse - level) / coarse.std(), 0, 1).astype(np.float32)
-    places = (np.arange(n, dtype=np.float32) / np.float32(step) + 1 for n in shape)
-    return ndimage.map_coordinates(sharp, np.meshgrid(*places, indexing='ij'), order=1)
+    depth, *plane = (np.arange(n) / step + 1 for n in shape)
+    for z in depth:
+        yield ndimage.map_coordinates(sharp, np.meshgrid([z], *plane, indexing='ij'), order=1)[0]
