@@ -6,7 +6,7 @@ import contextlib
 import dataclasses
 import os
 import threading
-from collections.abc import Sequence
+from collections.abc import Collection
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -25,9 +25,11 @@ from sxt_jax.measure import (
     surface_mesh,
     write_surface,
 )
+from sxt_jax.measure.surface_files import write_surfaces
 from sxt_jax.pipelines.labelled_objects import Choice, Objects, read_objects
 from sxt_jax.plots import save_figure, surface_scene
 from sxt_jax.plots.render import View
+from sxt_jax.plots.scene import random_colours
 
 FORMATS = ('obj', 'stl', 'ply')
 # Single voxels close to others had 42 triangles each at most (random masks, unequal sides).
@@ -80,7 +82,8 @@ def extract_surfaces(
     Args:
       source: a file of labels.
       output: a name ending in .obj, .stl or .ply for all surfaces in one file, with table (.csv)
-        and picture (.png) beside it; or a new folder, for a file an object.
+        and picture (.png) beside it; or a new folder, for a file an object. In one file, OBJ has
+        a group an object, and PLY the colours of the picture.
       choice: which objects.
       options: how.
 
@@ -114,7 +117,7 @@ def make_surfaces(
       min_faces: least number of triangles.
     """
 
-    alone = threading.Lock()  # a mesh takes some 12 bytes for each voxel of its box
+    alone = threading.Lock()  # large ones share the cores themselves
 
     def one(label: int) -> Surface | None:
         mask, start = objects.mask(label), [s.start for s in objects.boxes[label]]
@@ -172,18 +175,29 @@ def _write(
     surfaces: dict[int, Surface], objects: Objects, output: Path, options: Options
 ) -> dict[str, Path]:
     if _is_file(output):
-        write_surface(output, merge(list(surfaces.values())))
+        _write_scene(output, surfaces, options)
         files = {'surface': output, 'table': output.with_suffix('.csv')}
         _describe(surfaces, objects, files['table'], output.with_suffix('.png'), options)
         return files | ({'picture': output.with_suffix('.png')} if options.picture else {})
     with atomic_path(output) as folder:
         folder.mkdir()
-        digits, suffix = len(str(max(surfaces))), options.format or FORMATS[0]
-        for label, surface in surfaces.items():
-            write_surface(folder / f'object_{label:0{digits}d}.{suffix}', surface)
+        suffix = options.format or FORMATS[0]
+        for name, surface in zip(_names(surfaces), surfaces.values(), strict=True):
+            write_surface(folder / f'{name}.{suffix}', surface)
         _describe(surfaces, objects, folder / 'objects.csv', folder / 'scene.png', options)
     files = {'surfaces': output, 'table': output / 'objects.csv'}
     return files | ({'picture': output / 'scene.png'} if options.picture else {})
+
+
+def _write_scene(path: Path, surfaces: dict[int, Surface], options: Options) -> None:
+    """All surfaces in one file, named and coloured where the format can, as in the picture."""
+    colours = random_colours(len(surfaces), seed=options.seed)
+    write_surfaces(path, list(surfaces.values()), names=_names(surfaces), colours=colours)
+
+
+def _names(labels: Collection[int]) -> list[str]:
+    digits = len(str(max(labels)))
+    return [f'object_{label:0{digits}d}' for label in labels]
 
 
 def _describe(
@@ -202,18 +216,13 @@ def surface_table(surfaces: dict[int, Surface], objects: Objects) -> dict[str, l
     """
     columns: dict[str, list] = {'label': list(surfaces)}
     columns['n_faces'] = [len(s.faces) for s in surfaces.values()]
-    columns['volume_um3'] = [s.volume_um3 for s in surfaces.values()]
-    columns['surface_um2'] = [s.area_um2 for s in surfaces.values()]
-    columns['surface_to_volume_per_um'] = [s.area_um2 / s.volume_um3 for s in surfaces.values()]
+    volumes, areas = (
+        [getattr(s, n) for s in surfaces.values()] for n in ('volume_um3', 'area_um2')
+    )
+    columns['volume_um3'], columns['surface_um2'] = volumes, areas
+    columns['surface_to_volume_per_um'] = [a / v for a, v in zip(areas, volumes, strict=True)]
     for i, axis in enumerate('zyx'):
         columns[f'{axis}_start'] = [objects.boxes[label][i].start for label in surfaces]
         columns[f'{axis}_stop'] = [objects.boxes[label][i].stop for label in surfaces]
     columns['touches_border'] = [objects.touches_border(label) for label in surfaces]
     return columns
-
-
-def merge(surfaces: Sequence[Surface]) -> Surface:
-    """Several surfaces as one."""
-    starts = np.cumsum([0, *(len(s.vertices_nm) for s in surfaces[:-1])])
-    faces = [s.faces + start for s, start in zip(surfaces, starts, strict=True)]
-    return Surface(np.concatenate([s.vertices_nm for s in surfaces]), np.concatenate(faces))

@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 from sxt_jax.core.errors import InputError
-from sxt_jax.measure import Surface, surface_mesh, write_surface
+from sxt_jax.measure import Surface, surface_files, surface_mesh, write_surface
+from sxt_jax.measure.surface_files import write_surfaces
 from tests.measure.shapes import ellipsoid
 
 SIZE = (40.0, 20.0, 10.0)
@@ -40,14 +41,23 @@ def read_ply(path: Path) -> tuple[np.ndarray, np.ndarray]:
     words = [line.split() for line in header.decode().splitlines()]
     assert ['format', 'binary_little_endian', '1.0'] in words
     counts = {line[1]: int(line[2]) for line in words if line[0] == 'element'}
-    n = counts['vertex']
-    vertices = np.frombuffer(body, '<f4', 3 * n).reshape(n, 3)
-    faces = []
+    n, faces = counts['vertex'], []
+    size = 12 + 3 * (['property', 'uchar', 'red'] in words)  # bytes a vertex
+    rows = np.frombuffer(body, np.uint8, n * size).reshape(n, size)
     for i in range(counts['face']):
-        k, *face = struct.unpack_from('<B3i', body, 12 * n + 13 * i)
+        k, *face = struct.unpack_from('<B3i', body, n * size + 13 * i)
         assert k == 3
         faces.append(face)
-    return vertices.astype(float), np.array(faces)
+    vertices = np.ascontiguousarray(rows[:, :12]).view('<f4').astype(float)
+    return vertices, np.array(faces)
+
+
+def read_ply_colours(path: Path) -> np.ndarray:
+    header, _, body = path.read_bytes().partition(b'end_header\n')
+    n = next(
+        int(w[2]) for w in map(bytes.split, header.splitlines()) if w[:2] == [b'element', b'vertex']
+    )
+    return np.frombuffer(body, np.uint8, 15 * n).reshape(n, 15)[:, 12:]
 
 
 READERS = {'.obj': read_obj, '.stl': read_stl, '.ply': read_ply}
@@ -100,3 +110,28 @@ def test_refuses_other_suffixes_and_leaves_nothing_half_written(tmp_path: Path) 
     with pytest.raises(IndexError):
         write_surface(tmp_path / 'cell.stl', broken)
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize('suffix', READERS)
+def test_several_surfaces_in_one_file(
+    tmp_path: Path, suffix: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also with more rows than are written at a time."""
+    monkeypatch.setattr(surface_files, '_CHUNK', 16)
+    rng = np.random.default_rng(0)
+    parts = []
+    for n, m in ((40, 70), (5, 3)):
+        vertices = rng.integers(-9000, 9000, (n, 3)).astype(np.float32)
+        parts.append(Surface(vertices, rng.integers(0, n, (m, 3)).astype(np.int32)))
+    path, colours = tmp_path / f'scene{suffix}', np.array([[1, 0.5, 0], [0, 0.2, 1]])
+    write_surfaces(path, parts, names=['one', 'two'], colours=colours)
+    vertices, faces = READERS[suffix](path)
+    expected = np.concatenate([s.vertices_nm[s.faces][..., ::-1] for s in parts])
+    np.testing.assert_array_equal(vertices[faces], expected)
+    if suffix == '.ply':
+        rgb = np.repeat([[255, 128, 0], [0, 51, 255]], [40, 5], axis=0)
+        np.testing.assert_array_equal(read_ply_colours(path), rgb)
+    if suffix == '.obj':
+        lines = path.read_text().splitlines()
+        assert [line for line in lines if line[0] not in 'vf#'] == ['g one', 'g two']
+        assert lines.index('g two') == 1 + 1 + 40 + 70

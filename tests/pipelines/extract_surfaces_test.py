@@ -11,7 +11,7 @@ import pytest
 from sxt_jax.core.errors import InputError
 from sxt_jax.core.volume import Volume
 from sxt_jax.io import write_volume
-from sxt_jax.pipelines.extract_surfaces import Options, extract_surfaces, make_surfaces, merge
+from sxt_jax.pipelines.extract_surfaces import Options, extract_surfaces, make_surfaces
 from sxt_jax.pipelines.labelled_objects import Choice, Objects, objects_of, parse_voxel_size
 from tests.measure.shapes import ellipsoid
 from tests.measure.surface_files_test import read_obj, read_ply
@@ -104,7 +104,6 @@ def test_an_object_at_the_end_of_the_volume_is_smoothed_in_place() -> None:
     middle = (surface.vertices_nm.min(0) + surface.vertices_nm.max(0)) / 2
     np.testing.assert_allclose(middle, [20, 35, 35], atol=1)
     assert objects.touches_border(3)
-    assert merge([surface, surface]).volume_um3 == pytest.approx(2 * surface.volume_um3)
 
 
 def test_tidied_first(path: Path, tmp_path: Path) -> None:
