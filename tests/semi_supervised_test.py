@@ -54,16 +54,17 @@ def test_only_some_slices_of_one_tomogram_are_labelled(tmp_path, monkeypatch):
     size = dataclasses.replace(SIZES['smoke'], shape=(6, 8, 8), labelled=(1, 4))
     made = []
 
-    def tomogram(seed, shape, **conditions):
+    def tomogram(seed, size, **conditions):
         made.append((seed, tuple(conditions.items())))
-        return Volume(np.random.default_rng(seed).random(shape)), Volume(np.ones(shape, np.uint8))
+        image = np.random.default_rng(seed).random(size.shape)
+        return Volume(image), Volume(np.ones(size.shape, np.uint8))
 
     monkeypatch.setattr(semi_supervised, 'make_tomogram', tomogram)
     semi_supervised.make_data(tmp_path, 2, size)
     labels = read_volume(tmp_path / 'train' / 'a.labels.tif').data
     np.testing.assert_array_equal(labels.any((1, 2)), [0, 1, 0, 0, 1, 0])
     assert len(list((tmp_path / 'unlabelled').iterdir())) == len(semi_supervised.UNLABELLED)
-    assert len({seed for seed, _ in made}) == len({conditions for _, conditions in made}) == 7
-    assert sorted(p.name for p in (tmp_path / 'truth').iterdir()) == ['0.tif', '1.tif']
+    assert len({seed for seed, _ in made}) == len({conditions for _, conditions in made}) == 11
+    assert sorted(p.name for p in (tmp_path / 'truth').iterdir()) == ['0.tif', '1.tif', '2.tif', '3.tif']
     semi_supervised.make_data(tmp_path, 2, size)
-    assert len(made) == 7  # what is there is not made again
+    assert len(made) == 11  # what is there is not made again
