@@ -79,25 +79,26 @@ def improve(
       poly_n, poly_sigma: n and sigma of `expand`.
       window, gaussian: of `flow_step.improve`.
     """
-    height = flow[0].shape[0]
-    n_bands = int(np.clip(height // _LEAST_ROWS, 1, usable_cores()))
-    n_rows = -(-height // n_bands)
+    height, around = flow[0].shape[0], window // 2
+    n_threads = int(np.clip(height // _LEAST_ROWS, 1, usable_cores()))
+    n_rows = -(-height // n_threads)
     # The last band ends with the image: all are of one size, for which one program is compiled.
-    starts = [min(i * n_rows, height - n_rows) for i in range(n_bands)]
-    with ThreadPoolExecutor(n_bands) as pool:
+    starts = [min(start, height - n_rows) for start in range(0, height, n_rows)]
+    with ThreadPoolExecutor(n_threads) as pool:
         first, second = pool.map(lambda i: _expand(i, n=poly_n, sigma=poly_sigma), images)
-        first, wide = _pad(first, around=window // 2), _pad(flow, around=window // 2)
-
-        def improve_band(start: int) -> Planes:
-            return jax.block_until_ready(
-                _improve_rows(
-                    first, second, wide, start, n_rows=n_rows, window=window, gaussian=gaussian
-                )
-            )
-
+        first = _pad(first, around=around)
         for _ in range(iterations):
-            flow = _join(list(pool.map(improve_band, starts)), height=height)
-            wide = _pad(flow, around=window // 2)
+            improve_rows = functools.partial(
+                _improve_rows,
+                first,
+                second,
+                _pad(flow, around=around),
+                n_rows=n_rows,
+                window=window,
+                gaussian=gaussian,
+            )
+            bands = pool.map(lambda y, f=improve_rows: jax.block_until_ready(f(y)), starts)
+            flow = _join(list(bands), height=height)
     return flow
 
 
