@@ -1,12 +1,10 @@
 """Marching cubes (Lorensen & Cline 1987) on a blurred mask, slab by slab along z.
 
-Nothing as large as the mask but in floating point is ever held: a slab of planes is blurred,
-searched for cubes that the level crosses, and only their triangles are kept. Neighbouring slabs
-share a plane. Both number the vertices on its edges in the same order, and these come last in the
-one and first in the other, so the triangles of the one need no search to meet those of the other.
-Slabs are made by several threads.
-
-For 18 million triangles in 600 million voxels see the table in the README.
+Nothing as large as the mask is held in floating point: a slab of planes is blurred, searched for
+cubes that the level crosses, and only their triangles are kept. Neighbouring slabs share a plane.
+Both number the vertices on its edges in the same order, and these come last in the one and first
+in the other, so the triangles of the one need no search to meet those of the other. Several
+threads make slabs at once; NumPy leaves them alone, as scikit-image's marching cubes does not.
 """
 
 from __future__ import annotations

@@ -110,9 +110,9 @@ def surface_mesh(
 ) -> Surface:
     """The closed surface of a mask, enclosing the volume of its voxels.
 
-    Marching cubes (Lewiner et al. 2003) on the mask after a Gaussian, at the level that keeps the
-    volume within 0.1 % (1 % for single voxels scattered closely). The Gaussian is in voxels, for
-    the staircase it removes is one of voxels: `sigma` along the longest edge and
+    Marching cubes (`level_surface`, by slabs) on the mask after a Gaussian, at the level that keeps
+    the volume within 0.1 % (1 % for single voxels scattered closely). The Gaussian is in voxels,
+    for the staircase it removes is one of voxels: `sigma` along the longest edge and
     √(longest / own) times as much along the others. On objects with a radius (3 V/A) below
     24 voxels it is narrower: 1.0 from 16 down to 8, 0.7 from 5.6.
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import os
 import threading
 from collections.abc import Collection
 from concurrent.futures import ThreadPoolExecutor
@@ -14,6 +13,7 @@ import numpy as np
 from absl import logging
 
 from sxt_jax.core.atomic import atomic_path, check_writable
+from sxt_jax.core.devices import usable_cores
 from sxt_jax.core.errors import InputError
 from sxt_jax.core.progress import progress_bar
 from sxt_jax.io import write_table
@@ -102,7 +102,9 @@ def extract_surfaces(
         '%d objects, %d more have fewer than %d faces',
         len(surfaces), len(objects.boxes) - len(surfaces), options.min_faces,
     )  # fmt: skip
-    files = _write(surfaces, objects, output, options)
+    table = surface_table(surfaces, objects)
+    del objects  # before the picture, which takes as much
+    files = _write(surfaces, table, output, options)
     return Extraction(files, len(surfaces), sum(len(s.faces) for s in surfaces.values()))
 
 
@@ -132,7 +134,7 @@ def make_surfaces(
         return surface if len(surface.faces) >= min_faces else None
 
     labels = sorted(objects.boxes)
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
+    with ThreadPoolExecutor(usable_cores()) as pool:
         made = pool.map(one, labels)
         bar = progress_bar(made, total=len(labels), unit='object', desc='surfaces')
         return {label: s for label, s in zip(labels, bar, strict=True) if s is not None}
@@ -172,19 +174,21 @@ def _is_file(output: Path) -> bool:
 
 
 def _write(
-    surfaces: dict[int, Surface], objects: Objects, output: Path, options: Options
+    surfaces: dict[int, Surface], table: dict[str, list], output: Path, options: Options
 ) -> dict[str, Path]:
     if _is_file(output):
         _write_scene(output, surfaces, options)
         files = {'surface': output, 'table': output.with_suffix('.csv')}
-        _describe(surfaces, objects, files['table'], output.with_suffix('.png'), options)
+        write_table(files['table'], table)
+        _draw(surfaces, output.with_suffix('.png'), options)
         return files | ({'picture': output.with_suffix('.png')} if options.picture else {})
     with atomic_path(output) as folder:
         folder.mkdir()
         suffix = options.format or FORMATS[0]
         for name, surface in zip(_names(surfaces), surfaces.values(), strict=True):
             write_surface(folder / f'{name}.{suffix}', surface)
-        _describe(surfaces, objects, folder / 'objects.csv', folder / 'scene.png', options)
+        write_table(folder / 'objects.csv', table)
+        _draw(surfaces, folder / 'scene.png', options)
     files = {'surfaces': output, 'table': output / 'objects.csv'}
     return files | ({'picture': output / 'scene.png'} if options.picture else {})
 
@@ -200,13 +204,10 @@ def _names(labels: Collection[int]) -> list[str]:
     return [f'object_{label:0{digits}d}' for label in labels]
 
 
-def _describe(
-    surfaces: dict[int, Surface], objects: Objects, table: Path, picture: Path, options: Options
-) -> None:
-    write_table(table, surface_table(surfaces, objects))
+def _draw(surfaces: dict[int, Surface], path: Path, options: Options) -> None:
     if options.picture:
         scene = surface_scene(list(surfaces.values()), view=options.view, seed=options.seed)
-        save_figure(picture, scene)
+        save_figure(path, scene)
 
 
 def surface_table(surfaces: dict[int, Surface], objects: Objects) -> dict[str, list]:
