@@ -24,11 +24,13 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import math
+import os
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import jax
 import numpy as np
 from absl import logging
 
@@ -269,6 +271,8 @@ def main() -> None:
     if options.data is None and not options.smoke:
         parser.error('--data, or --smoke')
     logging.set_verbosity(logging.INFO)
+    if 'JAX_COMPILATION_CACHE_DIR' not in os.environ:  # programs serve several trainings
+        jax.config.update('jax_compilation_cache_dir', str(options.output / 'compiled'))
     steps = min(4, options.steps) if options.smoke else options.steps
     for name in ('simulated',) if options.smoke else options.only.split(','):
         stack = simulate() if options.smoke else read_stack(name, options.data)
