@@ -2,48 +2,72 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from scipy import ndimage
 
 from sxt_jax.core.errors import InputError
 from sxt_jax.core.volume import VoxelSize
 from sxt_jax.measure import shape
 from sxt_jax.measure.absorption import lac_per_um
+from sxt_jax.measure.boxes import Window, bounding_box, bounding_boxes, check_labels, map_boxes
 from sxt_jax.measure.surface import Surface, check_voxel_size, surface_mesh
+from sxt_jax.measure.texture import TEXTURES, Texture, check_texture, measure_texture
 
 Columns = dict[str, np.ndarray]
-_LARGEST_LISTED_ID = 10_000_000  # find_objects keeps a list this long
 
 
-def objects(instances: Any, *, voxel_size_nm: Sequence[float], image: Any = None) -> Columns:
+def objects(
+    instances: Any,
+    *,
+    voxel_size_nm: Sequence[float],
+    image: Any = None,
+    quantity: str = 'lac_per_um',
+    texture: Texture | None = None,
+) -> Columns:
     """Measures of every object, each from the crop of its bounding box.
 
     Columns, each with one entry an object in order of label: `label`, `n_voxels`, `volume_um3`,
     `surface_um2` and `surface_to_volume_per_um` (sub-voxel surface, see `surface_mesh`),
     `z_start` … `x_stop` (bounding box in voxels, stop excluded), `centroid_z_nm` … (from the
     centre of voxel 0), `major_axis_nm`, `middle_axis_nm`, `minor_axis_nm` (full axes of the
-    ellipsoid with the same second moments), `sphericity`, `solidity`, `circular_variance`,
-    `touches_border` (cut by the field of view: its cut face counts as surface), and with an
-    image `mean_lac_per_um` and `sd_lac_per_um`.
+    ellipsoid with the same second moments), `sphericity`, `solidity`, `solidity_filled` (cavities
+    filled), `circular_variance`, `fenestrated_percent` (volume of cavities),
+    `fenestrated_in_slices_percent` (see `shape`), `touches_border` (cut by the field of view: its
+    cut face counts as surface), with an image `mean_lac_per_um` and `sd_lac_per_um` (or of another
+    `quantity`), and with options for textures those of `texture.TEXTURES`.
 
     Args:
       instances: [z, y, x] integer object ids, 0 is background.
       voxel_size_nm: edge lengths (z, y, x) in nm, may differ.
-      image: [z, y, x] linear absorption coefficients in µm⁻¹.
+      image: [z, y, x] linear absorption coefficients in µm⁻¹, or gray values.
+      quantity: what the image tells, by which the columns of its mean and SD are named, such as
+        'gray' of electron micrographs.
+      texture: how textures are measured; None: not at all.
 
     Raises:
-      InputError: shapes differ, ids are not whole numbers ≥ 0, or the voxel size is none.
+      InputError: shapes differ, ids are not whole numbers ≥ 0, the voxel size is none, or there is
+        no image for textures.
     """
-    instances = _check_labels(instances, image)
+    instances = check_labels(instances, image)
     size = check_voxel_size(voxel_size_nm)
-    rows = [
-        {'label': label, **_measure(mask, box, instances.shape, size, image)}
-        for label, box, mask in _crops(instances)
-    ]
-    return _columns(rows, ['label', *_names(image is not None)])
+    if texture is not None:
+        check_texture(texture)
+        if image is None:
+            raise InputError('texture', 'no image', 'the gray values of the objects')
+
+    def measure(label: int, box: Window) -> dict[str, Any]:
+        mask = instances[box] == label
+        row = {'label': label, **_measure(mask, box, instances.shape, size, image, quantity)}
+        if texture is not None:
+            gray = np.asarray(image[box])
+            row |= measure_texture(gray, mask, voxel_size_nm=size, options=texture)
+        return row
+
+    told = quantity if image is not None else None
+    names = ['label', *_names(told), *(TEXTURES if texture is not None else ())]
+    return _columns(map_boxes(measure, bounding_boxes(instances)), names)
 
 
 def classes(
@@ -52,6 +76,7 @@ def classes(
     voxel_size_nm: Sequence[float],
     class_names: Mapping[int, str],
     image: Any = None,
+    quantity: str = 'lac_per_um',
 ) -> Columns:
     """Measures of every class, all its voxels taken as one object.
 
@@ -62,22 +87,24 @@ def classes(
       labels: [z, y, x] integer class ids.
       voxel_size_nm: edge lengths (z, y, x) in nm, may differ.
       class_names: name of each class to be measured, by id (leave the background out).
-      image: [z, y, x] linear absorption coefficients in µm⁻¹.
+      image: [z, y, x] linear absorption coefficients in µm⁻¹, or gray values.
+      quantity: as for `objects`.
 
     Raises:
       InputError: as for `objects`.
     """
-    labels = _check_labels(labels, image)
+    labels = check_labels(labels, image)
     size = check_voxel_size(voxel_size_nm)
     rows = []
     for label, name in class_names.items():
         mask = labels == label
         row = {'label': label, 'class': name, 'n_voxels': 0, 'volume_um3': 0.0, 'surface_um2': 0.0}
-        box = _bounding_box(mask)
+        box = bounding_box(mask)
         if box is not None:
-            row |= _measure(mask[box], box, labels.shape, size, image)
+            row |= _measure(mask[box], box, labels.shape, size, image, quantity)
         rows.append(row)
-    return _columns(rows, ['label', 'class', *_names(image is not None)])
+    told = quantity if image is not None else None
+    return _columns(rows, ['label', 'class', *_names(told)])
 
 
 def volume_and_surface(mask: Any, *, voxel_size_nm: Sequence[float]) -> dict[str, float]:
@@ -93,9 +120,9 @@ def volume_and_surface(mask: Any, *, voxel_size_nm: Sequence[float]) -> dict[str
     Raises:
       InputError: the mask is not three-dimensional, or the voxel size is none.
     """
-    mask = _check_labels(mask, None).astype(bool)
+    mask = check_labels(mask).astype(bool)
     size = check_voxel_size(voxel_size_nm)
-    box = _bounding_box(mask)
+    box = bounding_box(mask)
     if box is None:
         return {'volume_um3': 0.0, 'surface_um2': 0.0, 'surface_to_volume_per_um': np.nan}
     return _sizes(int(mask.sum()), surface_mesh(mask[box], voxel_size_nm=size), size)
@@ -110,21 +137,23 @@ def _sizes(n_voxels: int, surface: Surface, size: VoxelSize) -> dict[str, float]
     }
 
 
-def _names(with_image: bool) -> list[str]:
+def _names(quantity: str | None) -> list[str]:
     names = ['n_voxels', 'volume_um3', 'surface_um2', 'surface_to_volume_per_um']
     names += [f'{axis}_{end}' for axis in 'zyx' for end in ('start', 'stop')]
     names += [f'centroid_{axis}_nm' for axis in 'zyx']
     names += ['major_axis_nm', 'middle_axis_nm', 'minor_axis_nm']
-    names += ['sphericity', 'solidity', 'circular_variance', 'touches_border']
-    return names + (['mean_lac_per_um', 'sd_lac_per_um'] if with_image else [])
+    names += ['sphericity', 'solidity', 'solidity_filled', 'circular_variance']
+    names += ['fenestrated_percent', 'fenestrated_in_slices_percent', 'touches_border']
+    return names + ([f'mean_{quantity}', f'sd_{quantity}'] if quantity else [])
 
 
 def _measure(
     mask: np.ndarray,
-    box: tuple[slice, ...],
+    box: Window,
     full_shape: tuple[int, ...],
     size: VoxelSize,
     image: Any,
+    quantity: str,
 ) -> dict[str, Any]:
     start = [s.start for s in box]
     n_voxels = int(np.count_nonzero(mask))
@@ -132,11 +161,15 @@ def _measure(
     centroid, covariance = shape.centroid_and_covariance(mask, voxel_size_nm=size)
     centroid = centroid + np.multiply(start, size)
     sizes = _sizes(n_voxels, surface, size)
+    solidity, fenestrated = shape.solidity(surface), shape.fenestrated_percent(mask)
     row: dict[str, Any] = sizes | {
         'n_voxels': n_voxels,
         'sphericity': shape.sphericity(sizes['volume_um3'], sizes['surface_um2']),
-        'solidity': shape.solidity(surface),
+        'solidity': solidity,
+        'solidity_filled': min(1.0, solidity / (1 - fenestrated / 100)),
         'circular_variance': shape.circular_variance(surface, centroid_nm=centroid),
+        'fenestrated_percent': fenestrated,
+        'fenestrated_in_slices_percent': shape.fenestrated_in_slices_percent(mask),
         'touches_border': any(
             s.start == 0 or s.stop == n for s, n in zip(box, full_shape, strict=True)
         ),
@@ -146,49 +179,9 @@ def _measure(
     axes = shape.ellipsoid_axes_nm(covariance)
     row |= dict(zip(('major_axis_nm', 'middle_axis_nm', 'minor_axis_nm'), axes, strict=True))
     if image is not None:
-        row['mean_lac_per_um'], row['sd_lac_per_um'] = lac_per_um(np.asarray(image[box]), mask)
+        mean_and_sd = lac_per_um(np.asarray(image[box]), mask)
+        row |= dict(zip((f'mean_{quantity}', f'sd_{quantity}'), mean_and_sd, strict=True))
     return row
-
-
-def _crops(instances: np.ndarray) -> Iterator[tuple[int, tuple[slice, ...], np.ndarray]]:
-    """Label, bounding box and mask within it of every object, in order of label."""
-    names = None
-    if instances.size and instances.max() > _LARGEST_LISTED_ID:
-        names, instances = np.unique(instances, return_inverse=True)
-        instances = instances.reshape(instances.shape) + int(names[0] != 0)
-        names = names if names[0] == 0 else np.concatenate([[0], names])
-    for i, box in enumerate(ndimage.find_objects(instances.astype(_index_type(instances))), 1):
-        if box is not None:
-            yield int(names[i]) if names is not None else i, box, instances[box] == i
-
-
-def _index_type(instances: np.ndarray) -> Any:
-    # find_objects takes signed integers up to the machine word only.
-    return instances.dtype if instances.dtype.kind == 'i' else np.int64
-
-
-def _bounding_box(mask: np.ndarray) -> tuple[slice, ...] | None:
-    box = []
-    for axis in range(3):
-        others = tuple(a for a in range(3) if a != axis)
-        there = np.flatnonzero(mask.any(axis=others))
-        if not len(there):
-            return None
-        box.append(slice(int(there[0]), int(there[-1]) + 1))
-    return tuple(box)
-
-
-def _check_labels(labels: Any, image: Any) -> np.ndarray:
-    labels = np.asarray(labels)
-    if labels.ndim != 3:
-        raise InputError('labels', f'shape {labels.shape}', 'three axes [z, y, x]')
-    if labels.dtype.kind not in 'iub':
-        raise InputError('labels', f'voxels of type {labels.dtype}', 'whole numbers')
-    if labels.dtype.kind == 'i' and labels.size and labels.min() < 0:
-        raise InputError('labels', f'a value of {labels.min()}', 'values from 0')
-    if image is not None and tuple(image.shape) != labels.shape:
-        raise InputError('image', f'shape {tuple(image.shape)}', f'that of labels {labels.shape}')
-    return labels.astype(np.uint8) if labels.dtype.kind == 'b' else labels
 
 
 def _columns(rows: list[dict[str, Any]], names: list[str]) -> Columns:

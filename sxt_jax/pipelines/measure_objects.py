@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +37,41 @@ PANELS = {
     'surface_um2': ('surface area', 'µm²'),
     'volume_um3': ('volume', 'µm³'),
 }
+OBJECT_PANELS = {
+    'volume_um3': ('volume', 'µm³'),
+    'surface_um2': ('surface area', 'µm²'),
+    'solidity': ('solidity', ''),
+    'sphericity': ('sphericity', ''),
+    'circular_variance': ('circular variance', ''),
+    'fenestrated_percent': ('fenestrated volume', '%'),
+    'proximity': ('proximity to membrane', ''),
+    'glcm_homogeneity': ('homogeneity', ''),
+    'glcm_correlation': ('correlation', ''),
+    'glcm_variance': ('variance', ''),
+    'glcm_contrast': ('contrast', ''),
+    'zones_per_voxel': ('zones per voxel', ''),
+    'small_zone_high_gray': ('small-zone high-gray', ''),
+    'zone_size_centroid_voxels': ('centroid of zone sizes', 'voxels'),
+    'spectrum_mean_nm': ('pattern spectrum, mean', 'nm'),
+    'spectrum_sd_nm': ('pattern spectrum, SD', 'nm'),
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Extras:
+    """What is measured of objects beside their shape.
+
+    Attributes:
+      texture: how textures of the image are measured; None: not at all.
+      gray: the image holds gray values instead of absorption coefficients.
+      inside: labels of what contains the objects, a file or a folder, paired by name: ids.
+      inside_class: name or value of a class there, whose connected parts are the containers.
+    """
+
+    texture: measure.Texture | None = None
+    gray: bool = False
+    inside: str | Path | None = None
+    inside_class: str | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,6 +83,24 @@ class Measured:
     n_cut: int = 0
 
 
+def parse_texture(
+    gray_range: Sequence[str] | None, n_levels: int, largest_ball: int
+) -> measure.Texture:
+    """How textures are measured, by flags: 'low,high' (or none), and the numbers as they are.
+
+    Raises:
+      InputError: a range that is not two numbers.
+    """
+    texture = measure.Texture(n_levels, largest_ball=largest_ball)
+    if gray_range is None:
+        return texture
+    try:
+        low, high = (float(word) for word in gray_range)
+    except ValueError:
+        raise InputError('--gray_range', ','.join(gray_range), 'two numbers low,high') from None
+    return dataclasses.replace(texture, gray_range=(low, high))
+
+
 def measure_files(
     source: str | Path,
     output: str | Path,
@@ -56,12 +109,15 @@ def measure_files(
     choice: Choice | None = None,
     image: str | Path | None = None,
     fill: bool = True,
+    extras: Extras | None = None,
 ) -> Measured:
     """Write a table of measures of one file of labels, or of all files of a folder together.
 
     'filopodia': `measure.filopodia` of the objects that lie inside of their volume, a second table
     (.sections.csv) with every section, and the dot plots of Dyhr et al. 2023 (.png). 'objects':
-    `measure.objects`. 'classes': `measure.classes`. The first column of each is the file's name.
+    `measure.objects`, with dot plots as those of Machireddy et al. 2023; with containers also the
+    columns of `measure.within`, and a second table (.containers.csv) with every container.
+    'classes': `measure.classes`. The first column of each is the file's name.
 
     Args:
       source: a file of labels, or a folder of them.
@@ -70,16 +126,23 @@ def measure_files(
       choice: which objects; of 'classes' only the class.
       image: tomograms with absorption coefficients in µm⁻¹, paired by name; not for filopodia.
       fill: of filopodia, see there.
+      extras: what else is measured; of classes only `gray`.
 
     Raises:
       InputError: nothing to measure, no voxel size, or an output that cannot be written.
     """
-    choice, output = choice or Choice(), Path(output)
-    _check(kind, output, choice, image)
+    choice, output, extras = choice or Choice(), Path(output), extras or Extras()
+    _check(kind, output, choice, image, extras)
     paths = list_volumes(source, dataset=choice.dataset)
     images = {p.labels: p.image for p in pair(image, source)} if image else {}
+    inside = {p.labels: p.image for p in pair(extras.inside, source)} if extras.inside else {}
     bar = progress_bar(paths, unit='file', desc='measuring', disable=len(paths) < 2)
-    found = [_measure(path, kind, choice, images.get(path), fill) for path in bar]
+    if kind == 'objects':
+        found = [_objects(p, choice, images.get(p), inside.get(p), extras) for p in bar]
+    elif kind == 'classes':
+        found = [(_classes(p, choice, images.get(p), extras), {}, 0) for p in bar]
+    else:
+        found = [_filopodia(p, choice, fill) for p in bar]
     tables = [_named(path, tables[0]) for path, tables in zip(paths, found, strict=True)]
     table = _stack(tables)
     n_cut = sum(tables[2] for tables in found)
@@ -87,16 +150,20 @@ def measure_files(
         raise InputError(source, f'all {n_cut} objects touch the border', 'objects inside of it')
     files = {'table': output}
     write_table(output, table)
-    if kind == 'filopodia':
-        files['sections'] = output.with_name(f'{output.stem}.sections{output.suffix}')
-        parts = [_named(path, tables[1]) for path, tables in zip(paths, found, strict=True)]
-        write_table(files['sections'], _stack(parts))
+    parts = [_named(path, tables[1]) for path, tables in zip(paths, found, strict=True)]
+    if found[0][1]:
+        what = 'sections' if kind == 'filopodia' else 'containers'
+        files[what] = output.with_name(f'{output.stem}.{what}{output.suffix}')
+        write_table(files[what], _stack(parts))
+    if kind != 'classes':
         files['figure'] = output.with_suffix('.png')
-        save_figure(files['figure'], dot_panels(table, PANELS, title=f'n = {len(table["name"])}'))
+        panels = PANELS if kind == 'filopodia' else OBJECT_PANELS
+        panels = {name: told for name, told in panels.items() if name in table}
+        save_figure(files['figure'], dot_panels(table, panels, title=f'n = {len(table["name"])}'))
     return Measured(files, table, n_cut)
 
 
-def _check(kind: str, output: Path, choice: Choice, image: Any) -> None:
+def _check(kind: str, output: Path, choice: Choice, image: Any, extras: Extras) -> None:
     if kind not in KINDS:
         raise InputError('--kind', repr(kind), f'one of {", ".join(KINDS)}')
     if output.suffix.lower() not in ('.csv', '.json') or output.is_dir():
@@ -107,26 +174,56 @@ def _check(kind: str, output: Path, choice: Choice, image: Any) -> None:
         choice != Choice(choice.class_, dataset=choice.dataset, voxel_size_nm=choice.voxel_size_nm)
     ):
         raise InputError('--kind=classes', 'options for objects', 'only --class')
+    _check_extras(kind, image, extras)
     check_choice(choice)
     check_writable(output.parent)
 
 
-def _measure(
-    path: Path, kind: str, choice: Choice, image: Path | None, fill: bool
-) -> tuple[Columns, Columns, int]:
-    """The table of one file, the table of its sections, and how many objects the border cuts."""
-    if kind == 'classes':
-        return _measure_classes(path, choice, image), {}, 0
+def _check_extras(kind: str, image: Any, extras: Extras) -> None:
+    texture, gray, inside = extras.texture is not None, extras.gray, extras.inside is not None
+    for name, given in (('--texture', texture), ('--inside', inside)):
+        if given and kind != 'objects':
+            raise InputError(name, f'given, for {kind}', '--kind=objects')
+    for name, given in (('--texture', texture), ('--gray', gray)):
+        if given and not image:
+            raise InputError(name, 'no --image', 'an image with the gray values')
+    if extras.texture:
+        measure.check_texture(extras.texture)
+    if extras.inside_class is not None and not extras.inside:
+        raise InputError('--inside_class', 'no --inside', 'a file of labels')
+
+
+def _filopodia(path: Path, choice: Choice, fill: bool) -> tuple[Columns, Columns, int]:
+    """The table of one file, that of its sections, and how many objects the border cuts."""
     objects = read_objects(path, choice)
     size = objects.voxel_size_nm
-    if kind == 'objects':
-        gray = _read_image(image, objects.instances.shape)
-        return measure.objects(_kept(objects), voxel_size_nm=size, image=gray), {}, 0
     found = measure.filopodia(objects.instances, voxel_size_nm=size, boxes=objects.boxes, fill=fill)
     return found.objects, found.sections, found.n_cut
 
 
-def _measure_classes(path: Path, choice: Choice, image: Path | None) -> Columns:
+def _objects(
+    path: Path, choice: Choice, image: Path | None, inside: Path | None, extras: Extras
+) -> tuple[Columns, Columns, int]:
+    """The table of one file, that of its containers, and 0."""
+    objects = read_objects(path, choice)
+    size, instances = objects.voxel_size_nm, _kept(objects)
+    gray = _read_image(image, instances.shape)
+    table = measure.objects(
+        instances, voxel_size_nm=size, image=gray, quantity=_quantity(extras),
+        texture=extras.texture,
+    )  # fmt: skip
+    if inside is None:
+        return table, {}, 0
+    ids = extras.inside_class is None
+    taken = Choice(extras.inside_class, instances=ids, voxel_size_nm=size)
+    containers = read_objects(inside, taken).instances
+    if containers.shape != instances.shape:
+        raise InputError(inside, f'shape {containers.shape}', f'{instances.shape} as the objects')
+    found = measure.within(instances, containers, voxel_size_nm=size)
+    return table | found.objects, found.containers, 0
+
+
+def _classes(path: Path, choice: Choice, image: Path | None, extras: Extras) -> Columns:
     volume = open_labels(path, dataset=choice.dataset)
     size = voxel_size_of(volume, path, choice.voxel_size_nm)
     names = dict(volume.class_names or {})
@@ -138,7 +235,13 @@ def _measure_classes(path: Path, choice: Choice, image: Path | None) -> Columns:
     if not names:
         raise InputError(path, 'no voxel with a label: all are 0', 'labels of classes')
     gray = _read_image(image, labels.shape)
-    return measure.classes(labels, voxel_size_nm=size, class_names=names, image=gray)
+    return measure.classes(
+        labels, voxel_size_nm=size, class_names=names, image=gray, quantity=_quantity(extras)
+    )
+
+
+def _quantity(extras: Extras) -> str:
+    return 'gray' if extras.gray else 'lac_per_um'
 
 
 def _kept(objects: Objects) -> np.ndarray:

@@ -1,11 +1,11 @@
-"""Moments, sphericity, solidity and circular variance against closed forms and scikit-image."""
+"""Shapes of single objects against closed forms and scikit-image."""
 
 import numpy as np
 import pytest
 from scipy.spatial.transform import Rotation
 from skimage import measure as skimage_measure
 
-from sxt_jax.measure import shape, surface_mesh
+from sxt_jax.measure import objects, shape, surface_mesh
 from tests.measure.shapes import ellipsoid
 
 UNIT = (1.0, 1.0, 1.0)
@@ -85,3 +85,72 @@ def test_circular_variance_of_a_spheroid() -> None:
     mean = np.average(radius, weights=weight)
     expected = np.average((radius - mean) ** 2, weights=weight) / mean**2
     assert variance == pytest.approx(expected, rel=0.03)
+
+
+def _measured(mask: np.ndarray) -> dict[str, float]:
+    table = objects(mask.astype(np.uint8), voxel_size_nm=UNIT)
+    return {name: column[0] for name, column in table.items()}
+
+
+def test_a_cube() -> None:
+    found = _measured(np.pad(np.ones((48, 48, 48), bool), 1))
+    assert found['sphericity'] == pytest.approx((np.pi / 6) ** (1 / 3), rel=0.06)  # rounded edges
+    assert found['solidity'] == pytest.approx(1, abs=0.02)
+    u, v = np.meshgrid(*[(np.arange(200) + 0.5) / 100 - 1] * 2)
+    radius = np.sqrt(1 + u**2 + v**2)
+    assert found['circular_variance'] == pytest.approx(
+        radius.var() / radius.mean() ** 2, rel=0.15
+    )  # fmt: skip
+    assert found['fenestrated_percent'] == 0
+
+
+def test_a_shell() -> None:
+    outer, inner = 16.0, 9.0
+    ball = ellipsoid((outer,) * 3)
+    hole = np.pad(ellipsoid((inner,) * 3), int(outer - inner))
+    found = _measured(ball & ~hole)
+    share = (inner / outer) ** 3
+    volume, area = 4 / 3 * np.pi * outer**3 * (1 - share), 4 * np.pi * (outer**2 + inner**2)
+    assert found['volume_um3'] == pytest.approx(volume * 1e-9, rel=0.01)
+    assert found['sphericity'] == pytest.approx(shape.sphericity(volume, area), rel=0.02)
+    assert found['fenestrated_percent'] == pytest.approx(100 * share, rel=0.02)
+    assert found['fenestrated_in_slices_percent'] == pytest.approx(100 * share, rel=0.02)
+    assert found['solidity'] == pytest.approx(1 - share, abs=0.01)
+    assert found['solidity_filled'] == pytest.approx(1, abs=0.01)
+    weights = np.square([outer, inner])
+    mean = np.average([outer, inner], weights=weights)
+    spread = np.average(np.square([outer - mean, inner - mean]), weights=weights)
+    assert found['circular_variance'] == pytest.approx(spread / mean**2, rel=0.02)
+
+
+def test_a_torus() -> None:
+    ring, tube = 16.0, 6.0
+    y, x = np.mgrid[-24:25, -24:25] + np.reshape([0.31, -0.17], (2, 1, 1))
+    z = np.arange(-7, 8)[:, None, None] + 0.23
+    found = _measured((np.hypot(y, x) - ring) ** 2 + z**2 <= tube**2)
+    volume, area = 2 * np.pi**2 * ring * tube**2, 4 * np.pi**2 * ring * tube
+    # The outer half of the tube (Pappus) and the disk that closes the hole.
+    hull = np.pi**2 * tube**2 * ring + 4 / 3 * np.pi * tube**3 + 2 * np.pi * ring**2 * tube
+    assert found['volume_um3'] == pytest.approx(volume * 1e-9, rel=0.01)
+    assert found['sphericity'] == pytest.approx(shape.sphericity(volume, area), rel=0.01)
+    assert found['solidity'] == pytest.approx(volume / hull, abs=0.01)
+    assert found['fenestrated_percent'] == 0  # the hole is open
+    assert found['fenestrated_in_slices_percent'] == pytest.approx(
+        100 * (1 - volume / hull), rel=0.02
+    )
+    t = np.linspace(0, 2 * np.pi, 10001)[:-1]
+    weight, radius = ring + tube * np.cos(t), np.hypot(ring + tube * np.cos(t), tube * np.sin(t))
+    mean = np.average(radius, weights=weight)
+    expected = np.average((radius - mean) ** 2, weights=weight) / mean**2
+    assert found['circular_variance'] == pytest.approx(expected, rel=0.03)
+
+
+def test_the_hull_of_many_vertices_takes_the_outermost(monkeypatch: pytest.MonkeyPatch) -> None:
+    rotation = Rotation.random(random_state=5).as_matrix()
+    mask = ellipsoid((14, 9, 11), rotation=rotation)
+    mask[:, :, mask.shape[2] // 2 :] &= mask[:, ::-1, mask.shape[2] // 2 :]
+    surface = surface_mesh(mask, voxel_size_nm=UNIT)
+    whole = shape.solidity(surface)
+    monkeypatch.setattr(shape, '_MOST_POINTS', 100)
+    monkeypatch.setattr(shape, '_BINS', 16)
+    assert shape.solidity(surface) == pytest.approx(whole, rel=0.01)

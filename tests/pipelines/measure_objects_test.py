@@ -12,8 +12,14 @@ import pytest
 from sxt_jax.core.errors import InputError
 from sxt_jax.core.volume import Volume
 from sxt_jax.io import write_volume
+from sxt_jax.measure import Texture
 from sxt_jax.pipelines.labelled_objects import Choice
-from sxt_jax.pipelines.measure_objects import measure_files, summarise_measures
+from sxt_jax.pipelines.measure_objects import (
+    Extras,
+    measure_files,
+    parse_texture,
+    summarise_measures,
+)
 from tests.measure.shapes import ellipsoid
 
 SIZE = (9.8, 9.8, 9.8)
@@ -113,6 +119,41 @@ def test_small_objects_are_left_out_of_any_kind(folder: Path, tmp_path: Path) ->
     assert len(made.table['name']) == 3
 
 
+def test_textures_and_what_contains_objects(folder: Path, tmp_path: Path) -> None:
+    labels = _labels()
+    image = np.random.default_rng(0).normal(100, 20, labels.shape).astype(np.float32)
+    write_volume(tmp_path / 'em.tif', Volume(image, SIZE))
+    cells = np.zeros_like(labels)
+    cells[:, :, :50], cells[:, :, 50:75] = 3, 5
+    write_volume(tmp_path / 'cells.tif', Volume(cells, SIZE))
+    write_volume(tmp_path / 'labels.h5', Volume(labels, SIZE, class_names=NAMES))
+    extras = Extras(Texture(8, largest_ball=2), gray=True, inside=tmp_path / 'cells.tif')
+    made = measure_files(
+        tmp_path / 'labels.h5', tmp_path / 'o.csv', kind='objects', image=tmp_path / 'em.tif',
+        choice=Choice(class_='filopodia', min_size=2), extras=extras,
+    )  # fmt: skip
+    rows = _rows(tmp_path / 'o.csv')
+    assert sorted(row['inside'] for row in rows) == ['3', '3', '5']
+    for row in rows:
+        assert float(row['mean_gray']) == pytest.approx(100, abs=5)
+        assert float(row['glcm_contrast']) > 3
+        assert 0 < float(row['proximity']) < 1
+        assert -20 < float(row['spectrum_mean_nm']) < 20
+        assert row['fenestrated_percent'] == '0.0'
+    containers = _rows(made.files['containers'])
+    assert [(row['label'], row['n_objects']) for row in containers] == [('3', '2'), ('5', '1')]
+    total = sum(float(row['objects_volume_um3']) for row in containers)
+    assert total == pytest.approx(sum(float(row['volume_um3']) for row in rows))
+    assert made.files['figure'].read_bytes()[:4] == b'\x89PNG'
+    parts = Extras(inside=tmp_path / 'labels.h5', inside_class='cytoplasm')
+    made = measure_files(
+        tmp_path / 'labels.h5', tmp_path / 'p.csv', kind='objects', choice=Choice(class_='2'),
+        extras=parts,
+    )  # fmt: skip
+    assert made.table['inside'].tolist() == [0, 0, 0, 0]
+    assert len(_rows(made.files['containers'])) == 1
+
+
 def test_what_is_wrong_is_told_and_nothing_written(folder: Path, tmp_path: Path) -> None:
     write_volume(tmp_path / 'full.h5', Volume(np.ones((3, 4, 5), np.uint8), SIZE))
     write_volume(tmp_path / 'bare.npy', Volume(np.ones((3, 4, 5), np.uint8)))
@@ -134,8 +175,15 @@ def test_what_is_wrong_is_told_and_nothing_written(folder: Path, tmp_path: Path)
         (tmp_path / 'image.h5', 'f.csv', {'kind': 'filopodia'}, 'whole numbers'),
         (tmp_path / 'empty.h5', 'f.csv', {'kind': 'classes'}, 'all are 0'),
         (tmp_path / 'none.h5', 'f.csv', {'kind': 'objects'}, 'none.h5: does not exist'),
+        (labels, 'f.csv', {'kind': 'objects', 'extras': Extras(Texture()), **two}, 'no --image'),
+        (labels, 'f.csv', {'kind': 'classes', 'extras': Extras(inside=full)}, '--inside: given'),
+        (labels, 'f.csv', {'kind': 'objects', 'extras': Extras(inside=full), **two}, 'full.h5: sh'),
+        (labels, 'f.csv', {'kind': 'objects', 'extras': Extras(inside_class='a')}, 'no --inside'),
     )
     for source, name, options, told in cases:
         with pytest.raises(InputError, match=told):
             measure_files(source, tmp_path / name, **options)
     assert sorted(tmp_path.rglob('*')) == before
+    assert parse_texture(['1', '2.5'], 8, 3) == Texture(8, (1, 2.5), largest_ball=3)
+    with pytest.raises(InputError, match='two numbers'):
+        parse_texture(['1'], 8, 3)
