@@ -29,7 +29,13 @@ def get_config() -> ConfigDict:
     data.validation_fraction = 0.2
     data.unlabelled = ''  # folder of tomograms without labels, for networks that give the image
     data.unlabelled_slices = 0  # most of their slices drawn in an epoch; 0: all
-    data.empty_slices = 'background'  # what slices without any label are, for masks: or unlabelled
+    # For networks of slices: what slices without any label are, background or unlabelled; how many
+    # of the labelled ones are trained on (0: all but those validated on), evenly spread or at
+    # random; and pixels of a file (1, y, x) that are one of the network's.
+    data.empty_slices = 'background'
+    data.labelled_slices = 0
+    data.labelled_choice = 'even'
+    data.binning = (1, 1, 1)
     data.dataset = ''  # data set of the images, in HDF5 and OME-Zarr
     data.label_dataset = ''  # data set of the labels, likewise
     data.classes = ''  # 'cell=1,bead=2+5', 'background=rest,wall=0+32'; empty: all that occur
@@ -41,6 +47,8 @@ def get_config() -> ConfigDict:
     data.sampling = 'random'  # strided; each: one random patch of every volume an epoch
     data.stride = (32, 32, 32)  # of 'strided'
     data.foreground_probability = 0.0  # not of 'strided': share of patches centred on a class
+    data.foreground_share = 0.0  # of 'random': of a batch's patches, that must hold at least
+    data.min_foreground = 0  # that many voxels of a class
     data.exchange_axes = 0.0  # not of 'strided': share of patches of which two axes are exchanged
     data.repeats = 1  # of 'each': how often every volume, or labelled slice, is drawn in an epoch
     data.steps_per_epoch = 0  # 0: as many as show all voxels (each: all volumes) once
@@ -78,7 +86,11 @@ def get_config() -> ConfigDict:
     config.loss = loss = ConfigDict()  # weights of the terms, where classes are learnt
     loss.cross_entropy = 1.0
     loss.dice = 0.0
+    loss.dice_squared = 0.0  # squared denominators, over the batch, of the foreground classes
     config.class_balance = False  # weigh classes by 1 / frequency in the cross-entropy
+
+    config.cells = cells = ConfigDict()  # where mask and boundary of cells are learnt, of their ids
+    cells.boundary_px = 2  # how far the boundary reaches on either side of where ids change
 
     config.mask = mask = ConfigDict()  # where one class and the image are learnt (double_decoder)
     mask.label_weight = 0.99  # in the loss of labelled slices; the rest is the image's
@@ -91,6 +103,7 @@ def get_config() -> ConfigDict:
     optimizer.schedule = 'constant'  # inverse_time, cosine
     optimizer.decay = 0.0  # of inverse_time, a step
     optimizer.warmup_steps = 0
+    optimizer.epsilon = 1e-8  # of the others: keeps their division steady
     optimizer.momentum = 0.9  # of sgd
     optimizer.nesterov = False  # of sgd
     optimizer.weight_decay = 0.0  # of adamw
@@ -142,6 +155,53 @@ def double_decoder() -> ConfigDict:
     model.neck_kernels = (1, 2, 3)
     model.neck_depth = 4
     model.neck_add = False
+    return model
+
+
+def resunet() -> ConfigDict:
+    """The fields of `sxt_jax.models.ResUNet`, as published."""
+    model = ConfigDict()
+    model.name = 'resunet'
+    model.heads = 'classes'  # cells: mask and boundary
+    model.width = 64  # channels of full resolution
+    model.up = 'nearest'  # transposed
+    model.norm_momentum = 0.99  # of batch norm: share of the running statistics a step keeps
+    return model
+
+
+def setr() -> ConfigDict:
+    """The fields of `sxt_jax.models.SETR`: ViT-L/16 with a decoder by progressive up-sampling."""
+    model = ConfigDict()
+    model.name = 'setr'
+    model.heads = 'classes'  # cells: mask and boundary
+    model.grid = (32, 32)  # (y, x) sides of the patches / 16
+    model.hidden = 1024  # channels of a token
+    model.n_layers = 24
+    model.n_heads = 16
+    model.mlp_dim = 4096
+    model.decoder = 'pup'  # naive
+    model.decoder_width = 256
+    model.dropout = 0.1
+    model.norm_momentum = 0.9
+    return model
+
+
+def transunet() -> ConfigDict:
+    """The fields of `sxt_jax.models.TransUNet`: R50-ViT-B/16."""
+    model = ConfigDict()
+    model.name = 'transunet'
+    model.heads = 'classes'  # cells: mask and boundary
+    model.grid = (32, 32)  # (y, x) sides of the patches / 16
+    model.stem_width = 64
+    model.stem_blocks = (3, 4, 9)
+    model.groups = 32
+    model.hidden = 768  # channels of a token
+    model.n_layers = 12
+    model.n_heads = 12
+    model.mlp_dim = 3072
+    model.decoder_filters = (512, 256, 128, 64, 16)
+    model.dropout = 0.1
+    model.norm_momentum = 0.9
     return model
 
 

@@ -12,7 +12,9 @@ from ml_collections import ConfigDict
 import configs
 from configs import common
 from sxt_jax.models import build_model, model_config, slicewise
+from sxt_jax.pipelines.cell_map_training import learns_cell_maps
 from sxt_jax.pipelines.check_config import check_config
+from sxt_jax.pipelines.config_fields import make_sampling
 from sxt_jax.pipelines.mask_training import learns_mask
 from sxt_jax.pipelines.training_task import find_task
 
@@ -56,6 +58,8 @@ def test_config(name, variant):
             outputs['foreground_logit'] = 1
     elif learns_mask(model):
         outputs = dict.fromkeys(config.model.heads, 1)
+    elif learns_cell_maps(model):
+        outputs = {'mask': 1, 'boundary': 1}
     assert {name: head.shape for name, head in heads.items()} == {
         name: (*image.shape[:-1], n) for name, n in outputs.items()
     }
@@ -89,7 +93,7 @@ def test_the_published_acseg_experiment():
     assert (optimizer.name, optimizer.learning_rate, optimizer.momentum) == ('sgd', 0.01, 0.9)
     assert optimizer.nesterov
     assert (optimizer.schedule, optimizer.decay) == ('inverse_time', 1e-6)
-    assert dict(config.loss) == {'cross_entropy': 1.0, 'dice': 0.0}
+    assert dict(config.loss) == {'cross_entropy': 1.0, 'dice': 0.0, 'dice_squared': 0.0}
 
 
 def test_the_published_cellpose3d_experiment():
@@ -148,6 +152,29 @@ def test_the_published_deep_sxt_experiment():
     supervised = _config('deep_sxt', 'supervised')
     supervised.model.heads = config.model.heads
     assert supervised == config
+
+
+def test_the_published_fibsem_experiment():
+    config = _config('fibsem', '')
+    model = build_model({**config.model, 'n_labels': 2})
+    shapes = jax.eval_shape(model.init, jax.random.key(0), jnp.zeros((1, 16, 16, 1)))
+    assert sum(leaf.size for leaf in jax.tree.leaves(shapes['params'])) == 37_429_188
+    assert config.batch_size == 5
+    assert config.epochs * config.data.steps_per_epoch == 5000
+    assert make_sampling(config).n_composed(5) == 4
+    assert (config.data.patch, config.data.min_foreground) == ((1, 512, 512), 100)
+    assert config.augmentation.flip_axes == 'yx'
+    assert dict(config.loss) == {'cross_entropy': 0.0, 'dice': 0.0, 'dice_squared': 1.0}
+    optimizer = config.optimizer
+    assert (optimizer.name, optimizer.learning_rate, optimizer.epsilon) == ('adam', 1e-4, 1e-7)
+    assert optimizer.schedule == 'constant'
+    assert config.inference.blend == 'cosine'
+    assert _config('fibsem', 'context').data.binning == (1, 4, 4)
+    for variant in ('transunet', 'setr'):  # but for the network, they are the same
+        other = _config('fibsem', variant)
+        assert other.model.name == variant
+        other.model = config.model
+        assert other.to_json() == config.to_json()
 
 
 def test_unknown_variants_are_refused():

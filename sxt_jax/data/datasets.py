@@ -13,6 +13,14 @@ from sxt_jax.core.box import Box
 from sxt_jax.core.errors import InputError
 from sxt_jax.core.memory import free_host_bytes
 from sxt_jax.core.volume import ArrayLike, Volume, VoxelSize, load, slabs
+from sxt_jax.data.binning import (
+    NO_BINNING,
+    Binning,
+    bin_image,
+    bin_labels,
+    binned_shape,
+    binned_voxel_size,
+)
 from sxt_jax.data.classes import IGNORE_INDEX, Classes, find_classes
 from sxt_jax.data.intensity import Intensity, NormalisedArray, fit_intensity, measure_affine
 from sxt_jax.io import Pair, open_volume
@@ -156,6 +164,8 @@ def prepare_examples(
     intensity: str | Intensity,
     clip: bool = False,
     working_shape: tuple[int, int, int] | None = None,
+    binning: Binning = NO_BINNING,
+    lazy: bool = False,
     on_volume: Callable[[], Any] | None = None,
 ) -> tuple[list[Example], Intensity]:
     """Volumes as a network sees them.
@@ -168,6 +178,8 @@ def prepare_examples(
       clip: whether the fitted one cuts normalised values to 0 … 1.
       working_shape: grid to which every volume is resized, trilinearly (labels: nearest);
         None keeps each volume's own grid, read patch by patch if memory is short.
+      binning: (1, y, x) pixels that are seen as one, see `data.binning`.
+      lazy: whether volumes are left in their files even if they fit in memory.
       on_volume: called after each.
 
     Returns:
@@ -176,13 +188,16 @@ def prepare_examples(
     Raises:
       InputError: NaN voxels, constant images, labels outside the class list.
     """
-    in_memory = working_shape is not None or fits_in_memory(
-        sum(int(np.prod(v.shape)) * (4 * v.n_channels + 2) for v, _ in volumes)
+    n_bytes = sum(
+        int(np.prod(binned_shape(v.shape, binning))) * (4 * v.n_channels + 2) for v, _ in volumes
     )
+    in_memory = working_shape is not None or (not lazy and fits_in_memory(n_bytes))
     examples = []
     for pair, (image, labels) in zip(pairs, volumes, strict=True):
-        gray, voxel_size_nm, name = image.data, image.voxel_size_nm, str(pair.image)
-        indices: ArrayLike = _to_indices(labels.data, classes, str(pair.labels))
+        gray, name = bin_image(image.data, binning), str(pair.image)
+        voxel_size_nm = binned_voxel_size(image.voxel_size_nm, binning)
+        found = bin_labels(labels.data, binning)
+        indices: ArrayLike = _to_indices(found, classes, str(pair.labels))
         if working_shape is not None:
             measure_affine(Intensity(), gray, name=name)  # NaNs must not spread by resizing
             gray, indices, voxel_size_nm = _resize(image, indices, working_shape)

@@ -9,9 +9,12 @@ from typing import Any, ClassVar
 import numpy as np
 
 from sxt_jax.core.box import Box
-from sxt_jax.core.volume import slabs
+from sxt_jax.core.errors import InputError
+from sxt_jax.core.volume import load, slabs
 from sxt_jax.data.classes import IGNORE_INDEX
-from sxt_jax.data.datasets import Example, crop_example
+from sxt_jax.data.datasets import Example, crop_example, fits_in_memory, split_examples
+
+CHOICES = ('even', 'random')
 
 
 @dataclasses.dataclass(frozen=True)
@@ -59,6 +62,72 @@ def _told(example: Example, empty_are_labelled: bool) -> np.ndarray:
             labelled &= (flat != 0).any(1)
         told.append(labelled)
     return np.concatenate(told)
+
+
+def choose_slices(n: int, k: int, *, choice: str = 'even', seed: int = 0) -> np.ndarray:
+    """Which k of n slices to learn from.
+
+    Args:
+      n: slices there are.
+      k: slices wanted, at most n.
+      choice: 'even': in the middles of k equal parts of the stack; 'random': any k, by the seed.
+      seed: of 'random'.
+
+    Returns:
+      [k] ascending numbers.
+
+    Raises:
+      InputError: no such choice, or more slices than there are.
+    """
+    if not 0 < k <= n:
+        raise InputError('config.data.labelled_slices', f'{k} of {n} labelled slices', f'1 … {n}')
+    if choice == 'even':
+        return (2 * np.arange(k) + 1) * n // (2 * k)
+    if choice != 'random':
+        raise InputError('config.data.labelled_choice', repr(choice), f'one of {CHOICES}')
+    return np.sort(np.random.default_rng(seed).permutation(n)[:k])
+
+
+def split_slices(
+    labelled: Sequence[Example], *, n: int, choice: str, fraction: float, seed: int
+) -> tuple[list[Example], list[Example], list[Example]]:
+    """Labelled slices to train on, to validate on, and those left over.
+
+    Args:
+      labelled: slices in their order.
+      n: how many to train on; 0: all but a random `fraction`, on which to validate.
+      choice: which n, see `choose_slices`.
+      fraction: how many of the others to validate on, as a share of n (at least one, evenly
+        spread); 0: none.
+      seed: decides what is random.
+
+    Raises:
+      InputError: there are not as many slices.
+    """
+    if not n:
+        train, held = split_examples(labelled, fraction=fraction, seed=seed)
+        return train, held, []
+    chosen = set(choose_slices(len(labelled), n, choice=choice, seed=seed).tolist())
+    others = [e for i, e in enumerate(labelled) if i not in chosen]
+    n_held = max(1, round(fraction * n)) if fraction > 0 else 0
+    if n_held > len(others):
+        found = f'{n} of {len(labelled)} labelled slices, with {n_held} more to validate on'
+        expected = 'fewer, or data.validation_fraction=0'
+        raise InputError('config.data.labelled_slices', found, expected)
+    checked = set(choose_slices(len(others), n_held).tolist()) if n_held else set()
+    return (
+        [e for i, e in enumerate(labelled) if i in chosen],
+        [e for i, e in enumerate(others) if i in checked],
+        [e for i, e in enumerate(others) if i not in checked],
+    )
+
+
+def hold_slices(slices: Sequence[Example]) -> list[Example]:
+    """The same slices in host memory if they fit; patches are many times faster to cut there."""
+    n_bytes = sum(int(np.prod(e.shape)) * (4 * e.image.shape[3] + 2) for e in slices)
+    if not fits_in_memory(n_bytes):
+        return list(slices)
+    return [dataclasses.replace(e, image=load(e.image), labels=load(e.labels)) for e in slices]
 
 
 def value_range(examples: Sequence[Example]) -> float:

@@ -34,6 +34,10 @@ class Sampling:
         foreground class, all classes being equally likely (class balance).
       exchange_axes: share of 'random' and 'each' patches of which two axes are exchanged: the
         patch is cut out with its sides exchanged, and then turned to its shape.
+      foreground_share: of the patches of a batch, for 'random' only, each of which holds at least
+        `min_foreground` voxels of a foreground class, the class being drawn for each (Machireddy
+        et al. 2023, section 5.1).
+      min_foreground: see there.
     """
 
     patch: tuple[int, int, int]
@@ -41,10 +45,13 @@ class Sampling:
     stride: tuple[int, int, int] | None = None
     foreground_probability: float = 0.0
     exchange_axes: float = 0.0
+    foreground_share: float = 0.0
+    min_foreground: int = 0
 
     def __post_init__(self) -> None:
         if self.kind not in SAMPLINGS:
             raise InputError('data.sampling', repr(self.kind), f'one of {SAMPLINGS}')
+        self._check_composition()
         if self.kind == 'strided' and not all(
             0 < s <= p for s, p in zip(self.stride or self.patch, self.patch, strict=True)
         ):
@@ -52,6 +59,23 @@ class Sampling:
         if not 0 <= self.exchange_axes <= 1 or (self.exchange_axes and self.kind == 'strided'):
             expected = "0 … 1, and 0 with sampling 'strided'"
             raise InputError('config.data.exchange_axes', f'{self.exchange_axes}', expected)
+
+    def _check_composition(self) -> None:
+        share, least = self.foreground_share, self.min_foreground
+        if not 0 <= share <= 1 or (share and self.kind != 'random'):
+            expected = "0 … 1, and 0 unless sampling is 'random'"
+            raise InputError('config.data.foreground_share', f'{share}', expected)
+        if not 0 <= least <= math.prod(self.patch) or bool(share) != bool(least):
+            found = f'{least}, with a foreground_share of {share}'
+            expected = 'both or none, and no more voxels than a patch has'
+            raise InputError('config.data.min_foreground', found, expected)
+        if share and self.exchange_axes:
+            expected = '0 with a foreground_share'
+            raise InputError('config.data.exchange_axes', f'{self.exchange_axes}', expected)
+
+    def n_composed(self, batch_size: int) -> int:
+        """How many patches of a batch must hold foreground."""
+        return math.ceil(self.foreground_share * batch_size - 1e-9)
 
 
 def grid_of_patches(shape: Sequence[int], sampling: Sampling) -> list[Box]:

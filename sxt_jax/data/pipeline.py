@@ -14,6 +14,7 @@ from sxt_jax.core.box import Box
 from sxt_jax.data.augment import exchange_axes
 from sxt_jax.data.classes import IGNORE_INDEX
 from sxt_jax.data.datasets import Example, foreground_positions
+from sxt_jax.data.foreground_patches import ForegroundPatches
 from sxt_jax.data.patches import (
     Sampling,
     grid_of_patches,
@@ -70,6 +71,11 @@ class PatchStream:
             self._foreground = [
                 foreground_positions(e, n_classes, seed=seed) for e in self._examples
             ]
+        self._composed: ForegroundPatches | None = None
+        if sampling.foreground_share > 0:
+            self._composed = ForegroundPatches(
+                self._examples, sampling=sampling, n_classes=n_classes, seed=seed
+            )
         n_drawn = len(self._examples if sampling.kind == 'each' else self._grid)
         self.steps_per_epoch = steps_per_epoch or max(1, n_drawn // batch_size)
 
@@ -101,6 +107,9 @@ class PatchStream:
             epoch, place = divmod(number, len(self._grid))
             return *self._grid[self._order(epoch, len(self._grid))[place]], (0, 1, 2)
         rng = np.random.default_rng((self._seed, number))
+        place_in_batch = number % self._batch_size
+        if self._composed and place_in_batch < self._sampling.n_composed(self._batch_size):
+            return *self._composed.draw(rng), (0, 1, 2)
         if self._sampling.kind == 'each':
             epoch, place = divmod(number, len(self._examples))
             which = int(self._order(epoch, len(self._examples))[place])

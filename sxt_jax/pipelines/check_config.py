@@ -27,6 +27,7 @@ from sxt_jax.models import build_model
 from sxt_jax.pipelines.check_report import size_text
 from sxt_jax.pipelines.config_fields import as_triple, make_sampling, working_shape
 from sxt_jax.pipelines.mask_training import learns_mask
+from sxt_jax.pipelines.slice_data import check_no_slice_fields
 from sxt_jax.pipelines.training_task import find_task
 from sxt_jax.training.loop import SCORE
 from sxt_jax.training.mask_evaluator import MASK_LOSS
@@ -48,6 +49,7 @@ _AT_LEAST_ZERO = (
     'optimizer.weight_decay', 'optimizer.clip_norm', 'optimizer.decay',
     'augmentation.scale', 'augmentation.shift', 'augmentation.noise',
     'augmentation.rotate_degrees', 'augmentation.elastic_voxels', 'loss.cross_entropy', 'loss.dice',
+    'loss.dice_squared', 'data.labelled_slices',
 )  # fmt: skip
 
 # What may differ when a run goes on: how long it is, where its files lie, how it is looked after.
@@ -71,6 +73,7 @@ def check_config(config: Any) -> None:
     model = build_model({**config.model, 'dtype': compute_dtype(config.compute_dtype)})
     _check_tiles(config, model)
     _check_unlabelled(config, model)
+    check_no_slice_fields(config, model)
     find_task(config, model).check(config, model)
     # What is made here is made again once the data are known; these tell what is wrong.
     make_optimizer(config.optimizer, n_steps=1)
@@ -128,6 +131,7 @@ def _check_ranges(config: Any) -> None:
     for name, expected, fits in (
         ('optimizer.learning_rate', 'above 0', lambda v: 0 < v < math.inf),
         ('data.foreground_probability', '0 … 1', lambda v: 0 <= v <= 1),
+        ('optimizer.epsilon', 'above 0', lambda v: 0 < v < math.inf),
         ('optimizer.momentum', '0 … below 1', lambda v: 0 <= v < 1),
         ('data.validation_fraction', '0 … below 1', lambda v: 0 <= v < 1),
         ('model.norm_momentum', '0 … below 1', lambda v: 0 <= v < 1),

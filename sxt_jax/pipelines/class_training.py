@@ -16,6 +16,9 @@ from sxt_jax.data.datasets import Example, class_frequencies, split_examples
 from sxt_jax.data.intensity import Intensity
 from sxt_jax.inference import make_apply_fn
 from sxt_jax.instances.gradient_maps import KINDS
+from sxt_jax.models import build_model
+from sxt_jax.models.slicewise import takes_slices
+from sxt_jax.pipelines.slice_data import check_slices, load_slices, slice_facts
 from sxt_jax.pipelines.training_data import (
     TrainingData,
     check_together,
@@ -43,11 +46,15 @@ class ClassTraining:
         if 'logits' not in heads:
             found = f'{name!r}, which gives {", ".join(heads) or "nothing"}'
             raise InputError('config.model', found, 'a network that gives classes')
+        if takes_slices(model):
+            check_slices(config)
         make_segmentation_loss(dict(config.loss))
 
     def load(self, config: Any, *, intensity: str | Intensity, folder: Path) -> TrainingData:
-        """Labelled volumes, of which some are held out."""
+        """Labelled volumes, of which some are held out; slices, for networks of these."""
         del folder
+        if takes_slices(build_model(config.model)):
+            return check_together(load_slices(config, intensity=intensity))
         fields = config.data
         train, classes, fitted = read_pairs(
             config, fields.train, fields.labels, intensity=intensity
@@ -99,11 +106,11 @@ class ClassTraining:
         return None
 
     def facts(self, config: Any, model: nn.Module, data: TrainingData) -> Mapping[str, Any]:
-        """Nothing more."""
-        return {}
+        """Of networks of slices, how pixels are binned."""
+        return slice_facts(config)
 
     def what(self, config: Any) -> str:
-        return 'volumes'
+        return 'slices' if takes_slices(build_model(config.model)) else 'volumes'
 
 
 def _class_weights(config: Any, data: TrainingData) -> list[float] | None:

@@ -21,6 +21,8 @@ def make_sampling(config: Any) -> Sampling:
         stride=tuple(config.data.stride) if config.data.sampling == 'strided' else None,
         foreground_probability=config.data.foreground_probability,
         exchange_axes=config.data.exchange_axes,
+        foreground_share=config.data.foreground_share,
+        min_foreground=config.data.min_foreground,
     )
 
 
@@ -32,6 +34,15 @@ def working_shape(config: Any) -> tuple[int, int, int] | None:
     """
     shape = tuple(n for n in config.data.working_shape or () if n is not None)
     return as_triple('data.working_shape', shape, least=1) if shape else None
+
+
+def binning(config: Any) -> tuple[int, int, int]:
+    """(1, y, x) pixels of the files that are one of the network's.
+
+    Raises:
+      InputError: they are not.
+    """
+    return as_triple('data.binning', tuple(config.data.binning), least=1)
 
 
 def frozen_parts(config: Any) -> tuple[str, ...]:

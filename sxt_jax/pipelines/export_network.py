@@ -34,6 +34,7 @@ _CARRIED = (
     'classes',
     'intensity',
     'working_shape',
+    'binning',
     'voxel_size_nm',
     'resampling',
     'whole_tiles',

@@ -20,13 +20,19 @@ from jax.sharding import Mesh
 
 from sxt_jax.core.errors import InputError
 from sxt_jax.core.volume import ArrayLike
-from sxt_jax.data.datasets import Example, split_examples
+from sxt_jax.data.datasets import Example
 from sxt_jax.data.intensity import Intensity
 from sxt_jax.data.labelled_slices import cut_slices
 from sxt_jax.inference import make_apply_fn, predict_volume
 from sxt_jax.inference.apply import ApplyFn
 from sxt_jax.inference.whole_slices import slice_tiling
 from sxt_jax.models import build_model
+from sxt_jax.pipelines.slice_data import (
+    check_no_binning,
+    check_slices,
+    cut_labelled,
+    split_labelled,
+)
 from sxt_jax.pipelines.training_data import (
     TrainingData,
     check_together,
@@ -39,7 +45,6 @@ from sxt_jax.training.mask_evaluator import mask_panel, mask_scores
 from sxt_jax.training.mask_objective import LABEL_BRANCH, make_image_loss, make_mask_loss
 from sxt_jax.training.objectives import Objective
 
-EMPTY_SLICES = ('background', 'unlabelled')
 _HEADS = {'label', 'image'}
 _SSIM_WINDOW = 11
 _N_PANELS = 2
@@ -67,33 +72,29 @@ class MaskTraining:
         """
         if 'label' not in getattr(model, 'head_activations', {}):
             raise InputError('config.model.heads', f'{tuple(model.heads)}', "'label' among them")  # type: ignore[attr-defined]
-        _check_slices(config)
+        check_slices(config)
+        check_no_binning(config)
+        if config.class_balance:
+            raise InputError('config.class_balance', 'on, with a mask', 'off: there is one class')
         _check_losses(config)
-        if config.data.empty_slices not in EMPTY_SLICES:
-            found = repr(config.data.empty_slices)
-            raise InputError('config.data.empty_slices', found, f'one of {EMPTY_SLICES}')
 
     def load(self, config: Any, *, intensity: str | Intensity, folder: Path) -> TrainingData:
         """Labelled slices, of which some are held out, and unlabelled ones."""
         del folder
         fields = config.data
-        cut = partial(cut_slices, empty_are_labelled=fields.empty_slices == 'background')
         volumes, classes, fitted = read_pairs(
             config, fields.train, fields.labels, intensity=intensity
         )
         if len(classes) != 2:
             found = f'{len(classes) - 1} classes besides background ({classes})'
             raise InputError(fields.train, found, 'one: the network gives a mask')
-        train, unlabelled = cut(volumes)
-        held: list[Example]
+        train, unlabelled = cut_labelled(config, volumes)
+        train, held, left = split_labelled(config, train)
+        unlabelled += left
         if fields.validation:
             images, labels = fields.validation, fields.validation_labels
             volumes, _, _ = read_pairs(config, images, labels, intensity=fitted, classes=classes)
-            held, _ = cut(volumes)
-        else:
-            train, held = split_examples(
-                train, fraction=fields.validation_fraction, seed=config.seed
-            )
+            held, _ = cut_labelled(config, volumes)
         if fields.unlabelled and learns_image(build_model(config.model)):
             volumes = read_unlabelled(config, fields.unlabelled, intensity=fitted)
             unlabelled += cut_slices(volumes)[1]
@@ -187,28 +188,6 @@ class MaskTraining:
 
     def what(self, config: Any) -> str:
         return 'slices'
-
-
-def _check_slices(config: Any) -> None:
-    """What does not go with patches of one slice and with masks."""
-    one_slice = 'one slice: the network is 2-D'
-    for name, sides in (
-        ('data.patch', config.data.patch),
-        ('inference.tile', config.inference.tile),
-    ):
-        if sides[0] != 1:
-            raise InputError(f'config.{name}', f'{tuple(sides)}', one_slice)
-    for name, found, wanted in (
-        ('data.exchange_axes', config.data.exchange_axes, 0),
-        ('distortion.probability', config.distortion.probability, 0),
-        ('class_balance', config.class_balance, False),
-    ):
-        if found != wanted:
-            expected = f'{wanted}: not for slices with a mask'
-            raise InputError(f'config.{name}', f'{found}', expected)
-    if any(n is not None for n in config.data.working_shape or ()):
-        found = f'{tuple(config.data.working_shape)}'
-        raise InputError('config.data.working_shape', found, 'none: slices keep their own grid')
 
 
 def _check_losses(config: Any) -> None:

@@ -40,7 +40,7 @@ class Options:
 
     Attributes:
       probabilities: also write the probability of every class; with `instances` the foreground and
-        the flows.
+        the flows; of the maps of cells [z, y, x, (mask, boundary)] as whole numbers 0 … 255.
       mirror: axes ('zyx') over whose mirror images predictions are averaged.
       rotate: whether they are averaged over the four quarter turns about z.
       tile: (z, y, x) sides of the tiles images are cut into; None: as the checkpoint has it, or of
@@ -260,11 +260,12 @@ def segment_file(
         labels = stack.enter_context(_label_writer(target, image, values.dtype, segmenter, options))
         probabilities = None
         if options.probabilities:
+            n_channels, dtype = segmenter.probability_kind
             probabilities = stack.enter_context(
                 open_writer(
                     probability_path(target),
-                    shape=(*image.shape, len(segmenter.classes)),
-                    dtype=np.float32,
+                    shape=(*image.shape, n_channels),
+                    dtype=dtype,
                     axes='zyxc',
                     voxel_size_nm=image.voxel_size_nm,
                 )

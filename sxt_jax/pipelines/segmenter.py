@@ -1,13 +1,14 @@
 """A trained network with its conventions, and what it finds in an image: classes, or flows.
 
 Networks that give a label −1 … 1 (deep_sxt) find two classes: background, and where it is above 0.
+Networks that give the maps of cells (fibsem) find cells and their boundaries.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,16 +22,21 @@ from sxt_jax.core.devices import make_device_mesh
 from sxt_jax.core.errors import InputError
 from sxt_jax.core.progress import progress_bar
 from sxt_jax.core.volume import ArrayLike, Volume, equal_sides
+from sxt_jax.data.binning import NO_BINNING, Binning, bin_image
+from sxt_jax.data.cell_maps import FOUND
 from sxt_jax.data.classes import Classes
 from sxt_jax.data.intensity import Intensity, NormalisedArray, measure_affine
 from sxt_jax.data.targets import CELLS
 from sxt_jax.inference import Finish, mirrored, predict_slabs, predict_volume
 from sxt_jax.inference.biomedisa import MirroredBeyond, padded_shape
+from sxt_jax.inference.cell_maps import finish_cell_maps
+from sxt_jax.inference.enlarge import enlarge_slices
 from sxt_jax.inference.label import finish_label
 from sxt_jax.inference.orthogonal import HEADS as SLICE_HEADS
 from sxt_jax.inference.orthogonal import predict_orthogonal
 from sxt_jax.inference.whole_slices import slice_tiling
 from sxt_jax.io import split_dataset
+from sxt_jax.models.heads import CELL_MAPS
 from sxt_jax.models.slicewise import takes_slices
 from sxt_jax.ops.resample import resize_rows, resize_slabs
 from sxt_jax.ops.resample_opencv import resize_class_rows, resize_image
@@ -47,15 +53,15 @@ class Segmenter:
     """A trained network with its conventions.
 
     Attributes:
-      apply_fn: (variables, tiles) → heads, among them 'probs', 'label', or 'foreground' and
-        'flows'.
+      apply_fn: (variables, tiles) → heads, among them 'probs', 'label', 'foreground' and 'flows',
+        or 'mask' and 'boundary'.
       variables: of the network.
       classes: what its channels mean; with flows, `CELLS`.
       intensity: what gray values it expects.
       n_channels: of its images.
       working_shape: grid it works on; None: each file's own.
       tiling: tile, overlap, blend, batch_size.
-      voxel_size_nm: of the training data's grid, if known.
+      voxel_size_nm: of the training data's files, if known.
       device_mesh: the devices.
       resampling: to and from the working grid, one of `RESAMPLINGS`. 'linear': images and
         probabilities trilinearly, the most probable class is chosen on the grid of the file.
@@ -69,6 +75,8 @@ class Segmenter:
       diameter_px: to which slices are resized so that cells have it; None: they are not.
       has_label: whether the head is a label −1 … 1.
       whole_slices: whether slices are seen whole where memory allows.
+      has_maps: whether the heads are the maps of cells.
+      binning: (1, y, x) pixels of a file that are one of the network's; tiles are of the latter.
     """
 
     apply_fn: Callable[..., Any]
@@ -88,6 +96,13 @@ class Segmenter:
     diameter_px: float | None = None
     has_label: bool = False
     whole_slices: bool = False
+    has_maps: bool = False
+    binning: Binning = NO_BINNING
+
+    @property
+    def probability_kind(self) -> tuple[int, type[np.generic]]:
+        """Channels and dtype of 'probs' as `add_classes` leaves them."""
+        return (len(CELL_MAPS), np.uint8) if self.has_maps else (len(self.classes), np.float32)
 
     def takes_channels(self, n_channels: int) -> bool:
         """Whether images may have that many."""
@@ -109,6 +124,7 @@ def load_segmenter(
     """
     network = load_network(checkpoint)
     has_label = not instances and 'label' in _heads(network)
+    has_maps = set(_heads(network)) == set(CELL_MAPS)
     _check_heads(network, instances=instances)
     if has_label:
         network = keep_heads(network, ('label',))
@@ -117,17 +133,18 @@ def load_segmenter(
     if resampling not in RESAMPLINGS:
         raise InputError(network.path, f'resampling {resampling!r}', f'one of {RESAMPLINGS}')
     working_shape, voxel_size = facts['working_shape'], facts['voxel_size_nm']
+    z, y, x = facts.get('binning', NO_BINNING)
     slices, conventions = instances and takes_slices(network.model), facts.get('conventions', {})
     mirrored_fn = mirrored(apply_fn, axes=mirror) if mirror else apply_fn  # told if not of 'zyx'
     return Segmenter(
         apply_fn=apply_fn if slices else mirrored_fn,
         variables=network.variables,
-        classes=CELLS if instances else _classes(facts),
+        classes=CELLS if instances else FOUND if has_maps else _classes(facts),
         intensity=_intensity(facts),
         n_channels=facts['n_channels'],
         working_shape=tuple(working_shape) if working_shape else None,
         tiling=dict(facts['tiling']),
-        voxel_size_nm=tuple(voxel_size) if voxel_size else None,
+        voxel_size_nm=_unbinned(voxel_size, (z, y, x)) if voxel_size else None,
         device_mesh=make_device_mesh(),
         resampling=resampling,
         whole_tiles=facts.get('whole_tiles', False),
@@ -138,7 +155,15 @@ def load_segmenter(
         diameter_px=conventions.get('diameter_px'),
         has_label=has_label,
         whole_slices=has_label,
+        has_maps=has_maps,
+        binning=(z, y, x),
     )
+
+
+def _unbinned(size: Sequence[float], binning: Binning) -> tuple[float, float, float]:
+    """Of a voxel of the file, where `size` is that of a bin."""
+    z, y, x = (side / n for side, n in zip(size, binning, strict=True))
+    return z, y, x
 
 
 def _classes(facts: Mapping[str, Any]) -> Classes:
@@ -167,7 +192,8 @@ def _check_heads(network: TrainedNetwork, *, instances: bool) -> None:
     if instances and network.facts['working_shape']:
         found = f'flows on a fixed grid of {network.facts["working_shape"]} voxels'
         raise InputError(network.path, found, 'a network trained without config.data.working_shape')
-    if not instances and heads.get('logits') != 'softmax' and 'label' not in heads:
+    tells_classes = heads.get('logits') == 'softmax' or 'label' in heads
+    if not instances and not tells_classes and set(heads) != set(CELL_MAPS):
         found = f'a network {name!r}, which tells no classes'
         expected = 'one that segments classes, such as unet3d (launch.export takes others)'
         if gives_flows:
@@ -184,8 +210,8 @@ def predict_image(
       segmenter: the network.
       image: with as many channels as it takes.
       name: what to call it in errors.
-      finish: what to keep of the heads: `keep_classes`, or `add_classes` for the probabilities as
-        well; of networks with flows any function of heads [..., k].
+      finish: what to keep of the heads: `keep_classes`, or `add_classes` for the probabilities
+        (`probability_kind`) as well; of networks with flows any function of heads [..., k].
 
     Yields:
       First slice and finished heads of consecutive slabs of the image's own grid.
@@ -194,6 +220,10 @@ def predict_image(
       InputError: NaN voxels or no contrast.
     """
     predict = _on_own_grid if segmenter.working_shape is None else _on_working_grid
+    if segmenter.binning != NO_BINNING:
+        predict = _on_bins
+    if segmenter.has_label or segmenter.has_maps:
+        finish = finish_label(finish) if segmenter.has_label else finish_cell_maps(finish)
     watch = _Stopwatch()
     with progress_bar(
         total=image.shape[0], unit='slice', desc=split_dataset(name)[0].name, inner=True
@@ -232,7 +262,6 @@ def _on_own_grid(
 ) -> Iterator[tuple[int, Heads]]:
     affine = measure_affine(segmenter.intensity, image.data, name=name)
     depth, height, width = image.shape
-    finish = finish_label(finish) if segmenter.has_label else finish
     for slab in predict_slabs(
         segmenter.apply_fn,
         segmenter.variables,
@@ -244,6 +273,26 @@ def _on_own_grid(
             stop = depth - slab.z_start
             heads = {n: head[:stop, :height, :width] for n, head in slab.heads.items()}
             yield slab.z_start, heads
+
+
+def _on_bins(
+    segmenter: Segmenter, image: Volume, name: str, finish: Finish
+) -> Iterator[tuple[int, Heads]]:
+    gray = bin_image(image.data, segmenter.binning)
+    affine = measure_affine(segmenter.intensity, gray, name=name)
+    height, width = image.shape[1:]
+    for slab in predict_slabs(
+        segmenter.apply_fn,
+        segmenter.variables,
+        NormalisedArray(gray, affine),
+        **_run(segmenter),
+    ):
+        for i in range(slab.z_stop - slab.z_start):  # one: pixels take many times as much memory
+            heads = {name: jnp.asarray(head[i : i + 1]) for name, head in slab.heads.items()}
+            large = enlarge_slices(
+                heads, binning=segmenter.binning, sides=(height, width), finish=finish
+            )
+            yield slab.z_start + i, jax.device_get(large)
 
 
 def _on_working_grid(

@@ -40,7 +40,7 @@ from sxt_jax.io import (
 )
 from sxt_jax.pipelines.check_data import check_pairs, check_volumes
 from sxt_jax.pipelines.check_report import Report
-from sxt_jax.pipelines.config_fields import frozen_parts, make_sampling, working_shape
+from sxt_jax.pipelines.config_fields import binning, frozen_parts, make_sampling, working_shape
 from sxt_jax.training.objectives import Loss, Objective
 from sxt_jax.training.optimizers import make_optimizer
 
@@ -101,6 +101,7 @@ def read_pairs(
     *,
     intensity: str | Intensity,
     classes: Classes | None = None,
+    lazy: bool = False,
 ) -> tuple[list[Example], Classes, Intensity]:
     """Labelled volumes of a folder, checked, on the working grid, normalised.
 
@@ -110,6 +111,7 @@ def read_pairs(
       intensity: a kind of normalisation to fit, or one fitted before.
       classes: what label values mean; None: what the config says, else what occurs in the labels.
         With `CELLS` they are ids of cells.
+      lazy: whether volumes are left in their files even if they fit in memory.
 
     Raises:
       InputError: an error in the data.
@@ -125,7 +127,9 @@ def read_pairs(
         classes = detect_classes(found, counts, ignore_value=ignore_value)
     logging.info('Classes: %s', classes)
     label_map = ObjectIds(ignore_value) if ids else classes
-    examples, fitted = _prepare(config, pairs, volumes, label_map=label_map, intensity=intensity)
+    examples, fitted = _prepare(
+        config, pairs, volumes, label_map=label_map, intensity=intensity, lazy=lazy
+    )
     return examples, classes, fitted
 
 
@@ -172,6 +176,7 @@ def _prepare(
     *,
     label_map: LabelMap,
     intensity: str | Intensity,
+    lazy: bool = False,
 ) -> tuple[list[Example], Intensity]:
     with progress_bar(total=len(pairs), unit='volume', desc='preparing', inner=True) as bar:
         return prepare_examples(
@@ -181,12 +186,17 @@ def _prepare(
             intensity=intensity,
             clip=config.data.clip,
             working_shape=working_shape(config),
+            binning=binning(config),
+            lazy=lazy,
             on_volume=bar.update,
         )
 
 
 def _patch(config: Any) -> tuple[int, ...] | None:
-    return None if working_shape(config) else tuple(config.data.patch)
+    """Voxels of the files that a patch takes; None where they are resized to one grid."""
+    if working_shape(config):
+        return None
+    return tuple(p * n for p, n in zip(config.data.patch, binning(config), strict=True))
 
 
 def _tell(report: Report, what: str) -> None:

@@ -1,4 +1,4 @@
-"""What a network learns: classes, flows of cells, or a mask and the image. One file each."""
+"""What a network learns: classes, flows or maps of cells, a mask and the image. One file each."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import numpy as np
 from jax.sharding import Mesh
 
 from sxt_jax.data.intensity import Intensity
+from sxt_jax.pipelines.cell_map_training import CellMapTraining, learns_cell_maps
 from sxt_jax.pipelines.class_training import ClassTraining
 from sxt_jax.pipelines.flow_training import FlowTraining, learns_flows
 from sxt_jax.pipelines.mask_training import MaskTraining, learns_mask
@@ -65,4 +66,6 @@ def find_task(config: Any, model: nn.Module) -> Task:
     """What the config's network learns: the field `flows.kind` or the network's heads tell."""
     if learns_flows(config):
         return FlowTraining()
+    if learns_cell_maps(model):
+        return CellMapTraining()
     return MaskTraining() if learns_mask(model) else ClassTraining()

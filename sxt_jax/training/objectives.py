@@ -119,16 +119,40 @@ def steps_per_round(objectives: Sequence[Objective]) -> int:
     return sum(o.turns * o.stream.steps_per_epoch for o in objectives)
 
 
+def foreground_dice(probs: jax.Array, labels: jax.Array) -> jax.Array:
+    """1 − Dice of the foreground classes, squared denominators, over the batch.
+
+    Over the batch, since patches without a class then lower its Dice by what is found in them.
+
+    Args:
+      probs: [b, …, k] probabilities.
+      labels: [b, …] class indices, `IGNORE_INDEX` where there is no label.
+
+    Returns:
+      [b] float32, all the same.
+    """
+    return soft_dice(
+        probs,
+        labels,
+        ignore_label=IGNORE_INDEX,
+        squared=True,
+        include_background=False,
+        over_batch=True,
+    )
+
+
 def make_segmentation_loss(
     weights: Mapping[str, float], *, class_weights: Sequence[float] | None = None
 ) -> Loss:
     """Weighted sum of losses between the head 'logits' and the class indices of a batch.
 
     Args:
-      weights: of 'cross_entropy' and 'dice'.
+      weights: of 'cross_entropy', 'dice' and 'dice_squared'; the last one has squared
+        denominators, and is of the foreground classes over the whole batch (Machireddy et al. 2023,
+        whose networks give one foreground class).
       class_weights: of each class in the cross-entropy; None: all equal.
     """
-    known = {'cross_entropy', 'dice'}
+    known = {'cross_entropy', 'dice', 'dice_squared'}
     if set(weights) - known or not any(weights.values()):
         raise InputError('loss', f'{dict(weights)}', f'positive weights of some of {sorted(known)}')
 
@@ -140,8 +164,11 @@ def make_segmentation_loss(
             terms['cross_entropy'] = cross_entropy(
                 logits, labels, ignore_label=IGNORE_INDEX, class_weights=balance
             )
+        probs = jax.nn.softmax(logits)
         if weights.get('dice'):
-            terms['dice'] = soft_dice(jax.nn.softmax(logits), labels, ignore_label=IGNORE_INDEX)
+            terms['dice'] = soft_dice(probs, labels, ignore_label=IGNORE_INDEX)
+        if weights.get('dice_squared'):
+            terms['dice_squared'] = foreground_dice(probs, labels)
         total = sum((weights[name] * term for name, term in terms.items()), start=jnp.zeros(()))
         told = {f'{name}_loss': term for name, term in terms.items() if len(terms) > 1}
         counted = labels != IGNORE_INDEX

@@ -46,21 +46,22 @@ def make_optimizer(config: Mapping[str, Any], *, n_steps: int) -> optax.Gradient
     """The optimizer a config names.
 
     Args:
-      config: `name` (one of `OPTIMIZERS`), `momentum`, `nesterov`, `weight_decay`,
-        `clip_norm` (0: gradients are not clipped) and the fields of `make_schedule`.
+      config: `name` (one of `OPTIMIZERS`), `momentum`, `nesterov`, `weight_decay`, `epsilon`
+        (1e-8 where there is none), `clip_norm` (0: gradients are not clipped) and the fields of
+        `make_schedule`.
       n_steps: length of the run.
     """
     schedule = make_schedule(config, n_steps=n_steps)
-    name = config['name']
+    name, epsilon = config['name'], config.get('epsilon', 1e-8)
     if name == 'sgd':
         momentum = config['momentum'] or None
         made = optax.sgd(schedule, momentum, nesterov=config['nesterov'])
     elif name == 'adam':
-        made = optax.adam(schedule)
+        made = optax.adam(schedule, eps=epsilon)
     elif name == 'adamw':
-        made = optax.adamw(schedule, weight_decay=config['weight_decay'])
+        made = optax.adamw(schedule, eps=epsilon, weight_decay=config['weight_decay'])
     elif name == 'radam':
-        made = optax.radam(schedule)
+        made = optax.radam(schedule, eps=epsilon)
     else:
         raise InputError('optimizer.name', repr(name), f'one of {OPTIMIZERS}')
     if config['clip_norm'] > 0:

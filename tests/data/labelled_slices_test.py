@@ -1,7 +1,15 @@
 import numpy as np
+import pytest
 
+from sxt_jax.core.errors import InputError
 from sxt_jax.data.datasets import Example
-from sxt_jax.data.labelled_slices import Unlabelled, cut_slices, value_range
+from sxt_jax.data.labelled_slices import (
+    Unlabelled,
+    choose_slices,
+    cut_slices,
+    split_slices,
+    value_range,
+)
 
 
 def _stack(labels, name='a'):
@@ -37,3 +45,39 @@ def test_nothing_is_a_label_of_what_is_unlabelled():
     found = Unlabelled().indices(np.arange(6).reshape(1, 2, 3))
     assert found.dtype == np.int16
     np.testing.assert_array_equal(found, np.full((1, 2, 3), -1))
+
+
+def test_slices_are_chosen_evenly_or_at_random():
+    np.testing.assert_array_equal(choose_slices(10, 1), [5])
+    np.testing.assert_array_equal(choose_slices(10, 2), [2, 7])
+    np.testing.assert_array_equal(choose_slices(5, 5), range(5))
+    for n, k in ((757, 7), (757, 50), (13, 12)):
+        found = choose_slices(n, k)
+        assert len(set(found.tolist())) == k
+        gaps = np.diff(np.concatenate([[-found[0] - 1], found, [2 * n - 1 - found[-1]]]))
+        assert gaps.max() - gaps.min() <= 2  # as even as whole numbers go, the ends included
+    one, two, other = (choose_slices(99, 7, choice='random', seed=s) for s in (0, 0, 1))
+    np.testing.assert_array_equal(one, two)
+    assert not np.array_equal(one, other)
+    assert len(set(one.tolist())) == 7
+    assert (np.diff(one) > 0).all()
+    with pytest.raises(InputError, match='12 of 11 labelled slices'):
+        choose_slices(11, 12)
+    with pytest.raises(InputError, match='labelled_choice'):
+        choose_slices(11, 2, choice='odd')
+
+
+def test_slices_not_chosen_are_validated_on_or_left_over():
+    slices = [_stack([[i, 1]], str(i)) for i in range(20)]
+    options = {'choice': 'even', 'seed': 0}
+    train, held, left = split_slices(slices, n=5, fraction=0.4, **options)
+    names = [[e.name for e in part] for part in (train, held, left)]
+    assert names[0] == ['2', '6', '10', '14', '18']
+    assert names[1] == ['4', '15']
+    assert {name for part in names for name in part} == {str(i) for i in range(20)}
+    train, held, left = split_slices(slices, n=20, fraction=0, **options)
+    assert (len(train), held, left) == (20, [], [])
+    train, held, left = split_slices(slices, n=0, fraction=0.2, **options)
+    assert (len(train), len(held), left) == (16, 4, [])
+    with pytest.raises(InputError, match='18 of 20 labelled slices, with 4 more to validate'):
+        split_slices(slices, n=18, fraction=0.2, **options)
