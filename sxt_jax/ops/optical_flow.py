@@ -52,8 +52,8 @@ def farneback(
     where contrast is far below 1, flows tend to 0. To bring labels of a slice to the one behind it:
     `warp(labels, farneback(behind, slice), order=0)`.
 
-    May be called in `jit` and `vmap`. On a CPU it takes half the time outside of them: rows then
-    are divided among the cores.
+    May be called in `jit` and `vmap`. On a CPU it is faster outside of them: rows are then divided
+    among the cores.
 
     Args:
       prev: [y, x] real and finite.
