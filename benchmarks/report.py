@@ -7,8 +7,9 @@ A table goes between the marker lines of its name, such as `<!-- benchmarks -->`
 data) and of cells (real cells) on real images, ways to follow flows (tracking accuracy), of which
 there is a figure too, what is learnt of few slices of real stacks (real slices), what the published
 double decoder takes for a slice (slice latency), settings of smart interpolation (interpolation
-accuracy), and what networks learn of its labels (interpolated training). The newest record of each
-kind is shown; smoke runs are not.
+accuracy), what networks learn of its labels (interpolated training), what unlabelled tomograms
+bring (semi-supervised), and how islands are joined to cells (linking accuracy). The newest record
+of each kind is shown; smoke runs are not.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from benchmarks import (
     linking,
     real_cells,
     real_slices,
+    semi_supervised,
     slice_latency,
     tracking_accuracy,
 )
@@ -135,6 +137,11 @@ def make_training_table(records: Sequence[Record]) -> str:
     return _markdown(interpolated_training.table_rows(records))
 
 
+def make_semi_supervised_table(records: Sequence[Record]) -> str:
+    """A Markdown table of what unlabelled tomograms bring, a kind of training a row."""
+    return _markdown(semi_supervised.table_rows(records))
+
+
 def make_linking_table(records: Sequence[Record]) -> str:
     """A Markdown table of how islands in slices are joined to cells, a setting a row."""
     return _markdown(linking.table_rows(records))
@@ -149,6 +156,7 @@ TABLES = {
     'slice latency': make_latency_table,
     'interpolation accuracy': make_interpolation_table,
     'interpolated training': make_training_table,
+    'semi-supervised': make_semi_supervised_table,
     'linking accuracy': make_linking_table,
 }
 

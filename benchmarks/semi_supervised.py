@@ -77,6 +77,7 @@ AVERAGE = 'average_precision'
 RECALL = 0.3
 AT_RECALL = f'precision_at_recall_{RECALL}'
 COMPARED = ('precision', 'precision_at_0.9', AT_RECALL, AVERAGE)
+SHOWN = ('precision', 'recall', 'dice', 'precision_at_0.9', AT_RECALL, AVERAGE)
 _BRUSH = ndimage.generate_binary_structure(2, 1)[None]
 
 
@@ -275,14 +276,27 @@ def summarise(rows: Sequence[Record]) -> Record:
     return summary
 
 
-def table(summary: Record) -> str:
-    """The summary in Markdown."""
-    names = list(summary['semi-supervised'])
-    lines = ['| training | ' + ' | '.join(names) + ' |', '|---' * (1 + len(names)) + '|']
-    for kind in KINDS:
-        cells = (f'{v["mean"]:.3f} ± {v["sd"]:.3f}' for v in summary[kind].values())
-        lines.append(f'| {kind} | ' + ' | '.join(cells) + ' |')
-    return '\n'.join(lines)
+def table_rows(records: Sequence[Record]) -> list[tuple[str, ...]]:
+    """Heading and rows of the newest run of each size: means and SDs, gains and how sure they are.
+
+    A gain is that of the means; the number of seeds that gained, and p of Wilcoxon's test.
+    """
+    newest = {r['size']: r for r in records if r.get('benchmark') == QUESTION}
+    rows = [('size', 'training', *SHOWN)]
+    for size, record in newest.items():
+        for kind in KINDS:
+            cells = (f'{record[kind][n]["mean"]:.3f} ± {record[kind][n]["sd"]:.3f}' for n in SHOWN)
+            rows.append((size, kind, *cells))
+        rows.append((size, 'relative gain', *(_gain(record, name) for name in SHOWN)))
+    return [tuple(name.replace('_', ' ') for name in row) for row in rows]
+
+
+def _gain(record: Record, name: str) -> str:
+    found = record['compared'].get(name)
+    if not found or found['gain'] is None:
+        return ''
+    p = '' if found['p'] is None else f', p {found["p"]:.2g}'
+    return f'{found["gain"]:+.0%} ({found["better"]} of {record["seeds"]}{p})'
 
 
 def main() -> None:
@@ -312,9 +326,8 @@ def main() -> None:
     }
     if args.size != 'smoke':
         append_records([record], RESULTS)
-    print(table(summary))
-    for name, found in summary['compared'].items():
-        print(name, json.dumps(found))
+    for row in table_rows([record]):
+        print(' | '.join(row))
 
 
 if __name__ == '__main__':

@@ -66,6 +66,8 @@ FACE = {
     'sxt_jax.metrics': ('dice', 'matched_dice', 'average_precision'),
     'sxt_jax.instances': ('labels_to_flows', 'track', 'reconstruct'),
     'sxt_jax.labelling': ('interpolate',),
+    'sxt_jax.ops': ('farneback', 'warp'),
+    'sxt_jax.propagation': ('link',),
 }
 
 

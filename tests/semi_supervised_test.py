@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from benchmarks import semi_supervised
-from benchmarks.semi_supervised import KINDS, SIZES, make_config, score, summarise, table
+from benchmarks.semi_supervised import KINDS, SIZES, make_config, score, summarise, table_rows
 from sxt_jax.core.volume import Volume
 from sxt_jax.io import read_volume
 from sxt_jax.pipelines.check_config import check_config
@@ -47,7 +47,12 @@ def test_the_summary_compares_seed_by_seed():
     compared = found['compared']['precision']
     assert compared['gain'] == pytest.approx(0.8 / 0.6 - 1)
     assert compared['better'] == 2
-    assert '0.800 ± 0.100' in table(found)
+    heading, semi, _, gain = table_rows(
+        [{'benchmark': 'semi_supervised', 'size': 'small', 'seeds': 3, **found}]
+    )
+    assert heading[2] == 'precision'
+    assert semi[:3] == ('small', 'semi-supervised', '0.800 ± 0.100')
+    assert gain[2].startswith('+33% (2 of 3')
 
 
 def test_only_some_slices_of_one_tomogram_are_labelled(tmp_path, monkeypatch):
@@ -65,6 +70,11 @@ def test_only_some_slices_of_one_tomogram_are_labelled(tmp_path, monkeypatch):
     np.testing.assert_array_equal(labels.any((1, 2)), [0, 1, 0, 0, 1, 0])
     assert len(list((tmp_path / 'unlabelled').iterdir())) == len(semi_supervised.UNLABELLED)
     assert len({seed for seed, _ in made}) == len({conditions for _, conditions in made}) == 11
-    assert sorted(p.name for p in (tmp_path / 'truth').iterdir()) == ['0.tif', '1.tif', '2.tif', '3.tif']
+    assert sorted(p.name for p in (tmp_path / 'truth').iterdir()) == [
+        '0.tif',
+        '1.tif',
+        '2.tif',
+        '3.tif',
+    ]
     semi_supervised.make_data(tmp_path, 2, size)
     assert len(made) == 11  # what is there is not made again
