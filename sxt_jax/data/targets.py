@@ -42,7 +42,9 @@ class ObjectIds:
         if wrong.any():
             found = f'label values {np.unique(labels[wrong])[:5].tolist()}'
             raise InputError(name, found, 'ids of objects from 1 to 2³¹ − 1, and 0')
-        return np.where(ignored, IGNORE_INDEX, labels).astype(np.int32)
+        ids = labels.astype(np.int32)  # first: uint8 has no number for what is ignored
+        ids[ignored] = IGNORE_INDEX
+        return ids
 
 
 def with_flows(

@@ -30,6 +30,8 @@ def test_ids_keep_their_numbers():
     assert found.tolist() == [[0, 7, 70_000, IGNORE_INDEX]]
     assert ObjectIds(ignore_value=-9).indices(np.array([-9.0, 3.0])).tolist() == [IGNORE_INDEX, 3]
     assert ObjectIds().indices(np.array([2], np.uint64)).tolist() == [2]
+    for dtype in (np.uint8, np.uint16, np.float32):
+        assert ids.indices(np.array([7, 255], dtype)).tolist() == [7, IGNORE_INDEX]
 
 
 @pytest.mark.parametrize('value', [-2, 2**31])
