@@ -22,6 +22,7 @@ from benchmarks import (
     real_slices,
     report,
     scenes,
+    shape_features,
     slice_latency,
     streaming_memory,
     suggested_slices,
@@ -540,3 +541,9 @@ def test_flows_that_are_wrong_are_not_timed():
     case.check(truth)
     with pytest.raises(AssertionError):
         case.check(truth[..., ::-1])
+
+
+def test_measures_of_objects_stand_beside_those_of_scikit_image():
+    records = harness.run_cases('shape_features', shape_features.make_cases(True), repeats=1)
+    assert len(records) == 3
+    assert records[0]['case'].startswith('regionprops')

@@ -7,9 +7,13 @@ of the 26 neighbours' offsets (Machireddy et al. 2023, eq. 10–13).
 from __future__ import annotations
 
 import itertools
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 
+from sxt_jax.core.devices import usable_cores
+
+_LARGE = 1 << 25  # voxels
 _CHUNK = 1 << 18  # voxels at a time: their arrays stay in the caches
 
 
@@ -31,7 +35,16 @@ def cooccurrence(
     Returns:
       [n_levels, n_levels] float64 with sum 1; zeros where no two voxels are neighbours.
     """
-    counts = [_pairs(levels, mask, offset, n_levels) for offset in _half_of_offsets(distance)]
+
+    def count(offset: tuple[int, int, int]) -> np.ndarray:
+        return _pairs(levels, mask, offset, n_levels)
+
+    offsets = _half_of_offsets(distance)
+    if mask.size > _LARGE:
+        with ThreadPoolExecutor(usable_cores()) as pool:
+            counts = list(pool.map(count, offsets))
+    else:  # small objects have threads of their own
+        counts = [count(offset) for offset in offsets]
     found = [c / c.sum() for c in counts if c.any()]
     if not found:
         return np.zeros((n_levels, n_levels))

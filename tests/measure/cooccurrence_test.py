@@ -47,11 +47,12 @@ def test_a_volume_agrees_with_a_plain_loop(distance: int) -> None:
     np.testing.assert_allclose(matrix, np.mean(matrices, axis=0), atol=1e-12)
 
 
-def test_chunks_make_no_difference(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_chunks_and_threads_make_no_difference(monkeypatch: pytest.MonkeyPatch) -> None:
     levels = _levels((7, 5, 6))
     mask = np.ones(levels.shape, bool)
     whole = cooccurrence(levels, mask, n_levels=N_LEVELS)
     monkeypatch.setattr('sxt_jax.measure.cooccurrence._CHUNK', 60)
+    monkeypatch.setattr('sxt_jax.measure.cooccurrence._LARGE', 60)
     np.testing.assert_array_equal(cooccurrence(levels, mask, n_levels=N_LEVELS), whole)
 
 
@@ -60,7 +61,7 @@ def test_features_of_flat_striped_and_lonely_voxels() -> None:
     features = cooccurrence_features(flat)
     assert (features['homogeneity'], features['contrast'], features['variance']) == (1, 0, 0)
     assert np.isnan(features['correlation'])
-    # Levels 0 and 3 in turn along x: 1/3 of the 9 offsets' pairs a plane are alike.
+    # Levels 0 and 3 in turn along x.
     stripes = np.broadcast_to(np.array([0, 3] * 4), (4, 4, 8))
     found = cooccurrence_features(cooccurrence(stripes, np.ones((4, 4, 8), bool), n_levels=4))
     alike = 8 / 26  # offsets without a step along x

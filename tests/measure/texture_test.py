@@ -36,9 +36,7 @@ def test_brightness_and_what_lies_around_make_no_difference(scene) -> None:
     around = np.where(mask, 3 * image + 100, 1e6)
     other = measure_texture(around, mask, voxel_size_nm=SIZE, options=SMALL)
     assert other == pytest.approx(found, rel=1e-6)
-    wide = measure_texture(
-        np.pad(image, 3), np.pad(mask, 3), voxel_size_nm=SIZE, options=SMALL
-    )  # fmt: skip
+    wide = measure_texture(np.pad(image, 3), np.pad(mask, 3), voxel_size_nm=SIZE, options=SMALL)
     assert wide == pytest.approx(found)
     turned = measure_texture(
         image.transpose(2, 0, 1), mask.transpose(2, 0, 1), voxel_size_nm=SIZE, options=SMALL
