@@ -184,7 +184,7 @@ def test_chunks_that_were_read_before_are_read_anew_once_they_changed(tmp_path):
     """Chunks are kept for the next slice; a volume that replaced another is none of them."""
     path = tmp_path / 'a.zarr'
     for value in (1, 2):
-        write_volume(path, Volume(np.full((4, 8, 8), value, np.uint8)))
-        volume = open_volume(path)
+        io.write_volume(path, Volume(np.full((4, 8, 8), value, np.uint8)))
+        volume = io.open_volume(path)
         for z in (0, 1, 0):
             np.testing.assert_array_equal(volume.data[z], value)
