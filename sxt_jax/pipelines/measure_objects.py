@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from matplotlib.figure import Figure
 
 from sxt_jax import measure
 from sxt_jax.core.atomic import check_writable
@@ -24,6 +25,7 @@ from sxt_jax.pipelines.labelled_objects import (
     voxel_size_of,
 )
 from sxt_jax.plots import dot_panels, save_figure
+from sxt_jax.plots.features import feature_panels
 
 Columns = dict[str, np.ndarray]
 KINDS = ('filopodia', 'objects', 'classes')
@@ -143,24 +145,35 @@ def measure_files(
         found = [(_classes(p, choice, images.get(p), extras), {}, 0) for p in bar]
     else:
         found = [_filopodia(p, choice, fill) for p in bar]
-    tables = [_named(path, tables[0]) for path, tables in zip(paths, found, strict=True)]
-    table = _stack(tables)
     n_cut = sum(tables[2] for tables in found)
-    if not len(table['name']):
+    if not any(len(tables[0]['label']) for tables in found):
         raise InputError(source, f'all {n_cut} objects touch the border', 'objects inside of it')
+    names = [path.name for path in paths]
+    table = _stack([_named(n, tables[0]) for n, tables in zip(names, found, strict=True)])
+    more = _stack([_named(n, tables[1]) for n, tables in zip(names, found, strict=True)])
+    return Measured(_write(kind, output, table, more), table, n_cut)
+
+
+def _write(kind: str, output: Path, table: Columns, more: Columns) -> dict[str, Path]:
+    """Write what there is of the table, the second table and the figure."""
     files = {'table': output}
     write_table(output, table)
-    parts = [_named(path, tables[1]) for path, tables in zip(paths, found, strict=True)]
-    if found[0][1]:
+    if len(more) > 1:
         what = 'sections' if kind == 'filopodia' else 'containers'
         files[what] = output.with_name(f'{output.stem}.{what}{output.suffix}')
-        write_table(files[what], _stack(parts))
+        write_table(files[what], more)
     if kind != 'classes':
         files['figure'] = output.with_suffix('.png')
-        panels = PANELS if kind == 'filopodia' else OBJECT_PANELS
-        panels = {name: told for name, told in panels.items() if name in table}
-        save_figure(files['figure'], dot_panels(table, panels, title=f'n = {len(table["name"])}'))
-    return Measured(files, table, n_cut)
+        save_figure(files['figure'], _figure(kind, table))
+    return files
+
+
+def _figure(kind: str, table: Columns) -> Figure:
+    title = f'n = {len(table["name"])}'
+    if kind == 'filopodia':
+        return dot_panels(table, PANELS, title=title)
+    panels = {name: told for name, told in OBJECT_PANELS.items() if name in table}
+    return feature_panels(table, panels, title=title)
 
 
 def _check(kind: str, output: Path, choice: Choice, image: Any, extras: Extras) -> None:
@@ -264,9 +277,9 @@ def _read_image(path: Path | None, shape: tuple[int, ...]) -> np.ndarray | None:
     return volume.load().data
 
 
-def _named(path: Path, table: Columns) -> Columns:
+def _named(name: str, table: Columns) -> Columns:
     n = len(next(iter(table.values()), ()))
-    return {'name': np.full(n, path.name, dtype=object), **table}
+    return {'name': np.full(n, name, dtype=object), **table}
 
 
 def _stack(tables: list[Columns]) -> Columns:

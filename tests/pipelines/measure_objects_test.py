@@ -52,6 +52,11 @@ def _folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.fixture(name='no_figure')
+def _no_figure(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr('sxt_jax.pipelines.measure_objects.save_figure', lambda *_: None)
+
+
 def _rows(path: Path) -> list[dict[str, str]]:
     with open(path, encoding='utf-8') as file:
         return list(csv.DictReader(file))
@@ -91,6 +96,7 @@ def test_objects_cut_by_the_border_are_counted(folder: Path, tmp_path: Path) -> 
     assert (len(made.table['name']), made.n_cut) == (3, 1)
 
 
+@pytest.mark.usefixtures('no_figure')
 def test_objects_and_classes_with_absorption(folder: Path, tmp_path: Path) -> None:
     options = {'image': folder / 'images'}
     made = measure_files(
@@ -112,6 +118,7 @@ def test_objects_and_classes_with_absorption(folder: Path, tmp_path: Path) -> No
     assert one == 'filopodia'
 
 
+@pytest.mark.usefixtures('no_figure')
 def test_small_objects_are_left_out_of_any_kind(folder: Path, tmp_path: Path) -> None:
     source, choice = folder / 'labels' / 'b.h5', Choice(min_size=5)
     made = measure_files(source, tmp_path / 'o.csv', kind='objects', choice=choice)
@@ -145,10 +152,14 @@ def test_textures_and_what_contains_objects(folder: Path, tmp_path: Path) -> Non
     total = sum(float(row['objects_volume_um3']) for row in containers)
     assert total == pytest.approx(sum(float(row['volume_um3']) for row in rows))
     assert made.files['figure'].read_bytes()[:4] == b'\x89PNG'
-    parts = Extras(inside=tmp_path / 'labels.h5', inside_class='cytoplasm')
+
+
+@pytest.mark.usefixtures('no_figure')
+def test_parts_of_a_class_contain_objects(folder: Path, tmp_path: Path) -> None:
+    labels = folder / 'labels' / 'a.h5'
     made = measure_files(
-        tmp_path / 'labels.h5', tmp_path / 'p.csv', kind='objects', choice=Choice(class_='2'),
-        extras=parts,
+        labels, tmp_path / 'p.csv', kind='objects', choice=Choice(class_='2'),
+        extras=Extras(inside=labels, inside_class='cytoplasm'),
     )  # fmt: skip
     assert made.table['inside'].tolist() == [0, 0, 0, 0]
     assert len(_rows(made.files['containers'])) == 1
