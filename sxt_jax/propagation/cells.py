@@ -123,7 +123,8 @@ def split_cells(
     mask, boundary = maps[..., 0] >= _HALF, maps[..., 1] >= _HALF
     parts, n_parts = ndimage.label(mask & ~boundary if recipe.uses_boundary else mask)
     if moved is not None and recipe.seeds == 'regions':
-        markers = _region_markers(parts, n_parts, moved, first_island, recipe)
+        seen = boundary & recipe.uses_boundary
+        markers = _region_markers(parts, n_parts, moved, seen, first_island, recipe)
         height = maps[..., 1] if recipe.uses_boundary else np.zeros_like(maps[..., 1])
     else:
         markers = _point_markers(parts, n_parts, points, first_island, recipe)
@@ -142,7 +143,7 @@ def _grow(height: np.ndarray, markers: np.ndarray, mask: np.ndarray) -> np.ndarr
     unmarked = mask & (markers == 0)
     band = ndimage.binary_dilation(unmarked) & mask
     grown = watershed(height, markers * band, mask=band)
-    return np.where(unmarked, grown, markers).astype(np.int32, copy=False)
+    return np.where(unmarked, grown, markers * mask).astype(np.int32, copy=False)
 
 
 def outlines(labels: np.ndarray, *, between_cells: bool = False) -> np.ndarray:
@@ -199,7 +200,12 @@ def _shared(parts: np.ndarray, pairs: np.ndarray) -> np.ndarray:
 
 
 def _region_markers(
-    parts: np.ndarray, n_parts: int, moved: np.ndarray, first_island: int, recipe: Recipe
+    parts: np.ndarray,
+    n_parts: int,
+    moved: np.ndarray,
+    boundary: np.ndarray,
+    first_island: int,
+    recipe: Recipe,
 ) -> np.ndarray:
     """[y, x] int32 cells and islands where there is no doubt, 0 elsewhere."""
     pairs = _pairs(parts, moved)
@@ -210,7 +216,9 @@ def _region_markers(
     markers = owner[parts]
     shared = (n_cells > 1)[parts]
     if shared.any():
-        _mark_shared(markers, parts, shared, moved, pairs[~single], recipe.margin_px)
+        far = ~ndimage.binary_dilation(boundary, iterations=recipe.margin_px)
+        core = far & _off_others(moved, recipe.margin_px)
+        _mark_shared(markers, parts, shared, moved, core, pairs[~single])
     return markers
 
 
@@ -219,19 +227,15 @@ def _mark_shared(
     parts: np.ndarray,
     shared: np.ndarray,
     moved: np.ndarray,
+    core: np.ndarray,
     pairs: np.ndarray,
-    margin_px: int,
 ) -> None:
-    """Mark, in parts with several cells, the core of each: its largest piece off all others.
+    """Mark, in parts with several cells, the largest piece of the core of each.
 
-    What a predicted boundary cuts off is no core: there moved labels are beyond the boundary.
+    What a predicted boundary cuts off, even one with gaps, is not marked: there moved labels are
+    beyond the boundary.
     """
-    size = 2 * margin_px + 1
-    highest = ndimage.maximum_filter(moved, size, mode='nearest')
-    beyond = np.iinfo(moved.dtype).max
-    lowest = ndimage.minimum_filter(np.where(moved > 0, moved, beyond), size, mode='nearest')
-    off_others = (highest == moved) & (lowest == moved)
-    for candidates in (np.where(shared & off_others, moved, 0), np.where(shared, moved, 0)):
+    for candidates in (np.where(shared & core, moved, 0), np.where(shared, moved, 0)):
         pieces, n_pieces = label_equal(candidates, connectivity=1, return_num=True)
         inside = np.flatnonzero(pieces)
         piece = pieces.ravel()[inside]
@@ -245,6 +249,15 @@ def _mark_shared(
         pairs = np.array([p for p in pairs.tolist() if tuple(p) not in done], int).reshape(-1, 2)
         if not len(pairs):
             break
+
+
+def _off_others(moved: np.ndarray, margin_px: int) -> np.ndarray:
+    """[y, x] bool, pixels of cells with no other cell within a margin along y and x."""
+    size = 2 * margin_px + 1
+    highest = ndimage.maximum_filter(moved, size, mode='nearest')
+    beyond = np.iinfo(moved.dtype).max
+    lowest = ndimage.minimum_filter(np.where(moved > 0, moved, beyond), size, mode='nearest')
+    return (highest == moved) & (lowest == moved)
 
 
 def _largest_of_each(keys: np.ndarray, sizes: np.ndarray, pairs: np.ndarray) -> np.ndarray:
