@@ -1,8 +1,9 @@
 """Does a stack that is many times larger than the memory pass through `launch.segment`?
 
     python -m benchmarks.large_stack --folder=DIR [--gib=1,4,64] [--variant=context] [--width=4]
+        [--sides=4000,6000]
 
-A stack of slices of 4000 × 6000 pixels as FIB-SEM gives them, uint8, in a Zarr of which next to
+A stack of slices of 4000 × 6000 pixels, as FIB-SEM gives them, uint8, in a Zarr of which next to
 nothing is stored: of 64 slices a corner, the rest being one gray value, and then the same again by
 links in the file system. A ResUNet of random weights, of the width given (64 as published),
 segments it as a command of its own, from a checkpoint in DIR, to an OME-Zarr of labels. With
@@ -47,7 +48,6 @@ from sxt_jax.training.checkpoint import save_checkpoint
 
 QUESTION = 'large_stack'
 VARIANTS = {'context': 'context', 'full': '', 'cells': 'cells_context'}
-SLICE = (4000, 6000)
 CHUNK = (16, 256, 256)
 PERIOD = 64  # slices, after which the stack begins again
 VOXEL_NM = (4.0, 4.0, 4.0)
@@ -131,7 +131,7 @@ def check_labels(path: Path, shape: tuple[int, int, int]) -> None:
 
 
 def measure(
-    folder: Path, n_slices: int, *, variant: str, width: int, sides: tuple[int, int] = SLICE
+    folder: Path, n_slices: int, *, variant: str, width: int, sides: tuple[int, int]
 ) -> Record:
     """Segment a stack of that many slices."""
     shape = (n_slices, *sides)
@@ -183,13 +183,13 @@ def main() -> None:
     parser.add_argument('--gib', default='1,4', help='sizes of the stacks')
     parser.add_argument('--variant', choices=VARIANTS, default='context')
     parser.add_argument('--width', type=int, default=4, help='of the network')
+    parser.add_argument('--sides', default='4000,6000', help='(y, x) of the slices')
     parser.add_argument('--smoke', action='store_true', help='small sizes, nothing kept')
     args = parser.parse_args()
     args.folder.mkdir(parents=True, exist_ok=True)
-    options: dict[str, Any] = {'variant': args.variant, 'width': args.width}
-    if args.smoke:
-        options['sides'] = (600, 700)
-    n_slices = [round(float(g) * 2**30 / np.prod(SLICE)) for g in args.gib.split(',')]
+    y, x = (600, 700) if args.smoke else map(int, args.sides.split(','))
+    options: dict[str, Any] = {'variant': args.variant, 'width': args.width, 'sides': (y, x)}
+    n_slices = [round(float(g) * 2**30 / (y * x)) for g in args.gib.split(',')]
     records = []
     for n in [70, 140] if args.smoke else n_slices:
         records.append({**measure(args.folder, n, **options), 'smoke': args.smoke, **machine()})

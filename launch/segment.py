@@ -7,9 +7,10 @@ Labels have the name, format, grid and voxel size of their tomogram. A file that
 segmented is reported and does not stop the others; the exit status is then 2.
 Tiles are those of the training, unless --tile, --overlap and --blend say otherwise. Networks with a
 label −1 … 1 (deep_sxt) see whole slices where memory allows; above 0 is the mask, (1 + label) / 2
-its probability. `--instances` is for networks that give flows, such as cellpose3d and, seeing
-slices in three orientations, cellpose2d: each cell gets a number of its own. `--probabilities`
-writes their foreground and flows, of which `launch.reconstruct` makes other instances.
+its probability. Those with the maps of cells (fibsem) label cells 1 and boundaries 2, and
+`--probabilities` writes mask and boundary, up to 255. `--instances` is for networks of flows, such
+as cellpose3d and, of slices in three orientations, cellpose2d: each cell gets a number of its own,
+and `--probabilities` writes foreground and flows, of which `launch.reconstruct` makes others.
 """
 
 from __future__ import annotations

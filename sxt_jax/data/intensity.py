@@ -9,8 +9,8 @@ training data is kept in `Intensity` and travels with the checkpoint.
 | none | as stored | cascade (values are LACs) |
 | unit | minimum → 0, maximum → 1 | |
 | reference | as unit, then moved to mean and SD of the first training volume | acseg |
-| standard | mean 0, SD 1 | fibsem |
-| slice | each slice by itself: mean 0, SD 1 | deep_sxt |
+| standard | mean 0, SD 1 | |
+| slice | each slice by itself: mean 0, SD 1 | deep_sxt, fibsem |
 | percentile | 2nd → 0, 98th percentile → 1 | cellpose3d |
 """
 
