@@ -6,11 +6,10 @@
 Labels have the name, format, grid and voxel size of their tomogram. A file that cannot be
 segmented is reported and does not stop the others; the exit status is then 2.
 Tiles are those of the training, unless --tile, --overlap and --blend say otherwise. Networks with a
-label −1 … 1 (deep_sxt) see whole slices where memory allows; above 0 is the mask, (1 + label) / 2
-its probability. Those with the maps of cells (fibsem) label cells 1 and boundaries 2, and
-`--probabilities` writes mask and boundary, up to 255. `--instances` is for networks of flows, such
-as cellpose3d and, of slices in three orientations, cellpose2d: each cell gets a number of its own,
-and `--probabilities` writes foreground and flows, of which `launch.reconstruct` makes others.
+label −1 … 1 (deep_sxt) see whole slices where memory allows; above 0 is the mask. Those with maps
+of cells (fibsem) label cells 1, boundaries 2; `--probabilities` writes the maps, up to 255. Those
+with flows (cellpose3d, and by slices in three orientations cellpose2d) give each cell a number with
+`--instances`; `--probabilities` writes foreground and flows, for `launch.reconstruct`.
 """
 
 from __future__ import annotations
