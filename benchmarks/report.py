@@ -8,8 +8,8 @@ data) and of cells (real cells) on real images, ways to follow flows (tracking a
 there is a figure too, what is learnt of few slices of real stacks (real slices), what the published
 double decoder takes for a slice (slice latency), settings of smart interpolation (interpolation
 accuracy), what networks learn of its labels (interpolated training), what unlabelled tomograms
-bring (semi-supervised), and how islands are joined to cells (linking accuracy). The newest record
-of each kind is shown; smoke runs are not.
+bring (semi-supervised), how islands are joined to cells (linking accuracy), and cells from a few
+labelled slices (cell propagation). The newest record of each kind is shown; smoke runs are not.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from benchmarks import (
+    cell_propagation,
     interpolated_training,
     interpolation_accuracy,
     linking,
@@ -147,6 +148,11 @@ def make_linking_table(records: Sequence[Record]) -> str:
     return _markdown(linking.table_rows(records))
 
 
+def make_propagation_table(records: Sequence[Record]) -> str:
+    """A Markdown table of cells from a few labelled slices, a way a row."""
+    return _markdown(cell_propagation.table_rows(records))
+
+
 TABLES = {
     'benchmarks': make_table,
     'real data': make_score_table,
@@ -158,6 +164,7 @@ TABLES = {
     'interpolated training': make_training_table,
     'semi-supervised': make_semi_supervised_table,
     'linking accuracy': make_linking_table,
+    'cell propagation': make_propagation_table,
 }
 
 

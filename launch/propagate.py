@@ -1,7 +1,7 @@
 """Cells of a FIB-SEM stack of which a few slices are labelled: split slice by slice, and tracked.
 
-    python -m launch.propagate --image=STACK.zarr --labels=SLICES.zarr --maps=MAPS.zarr \\
-        --output=CELLS.zarr
+    python -m launch.propagate --image=STACK.zarr --labels=SLICES.zarr \\
+        --maps=OUT/STACK.probabilities.zarr --output=CELLS.zarr
     python -m launch.propagate --image=STACK.tif --labels=SLICES.tif --output=CELLS.tif \\
         --method=flow
 
@@ -10,7 +10,7 @@ slices, and 0 outside; slices of nothing but 0 are unlabelled (or those of nothi
 --ignore_value are). Maps are mask and boundary of the cells, as a network of
 configs/fibsem.py:cells predicts them:
 
-    python -m launch.segment --checkpoint=W --input=STACK.zarr --output=OUT.zarr --probabilities
+    python -m launch.segment --checkpoint=W --input=STACK.zarr --output=OUT --probabilities
 
 Cells keep their ids, islands that meet no cell get larger ones (--nokeep_islands leaves them out).
 --seeds=centroids is as published (Machireddy et al. 2023); what the methods do, --help tells.

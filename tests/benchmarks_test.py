@@ -1,11 +1,13 @@
 """The harness: wrong answers are not timed, records are complete, the table shows the newest."""
 
 import dataclasses
+import functools
 import json
 import mmap
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import jax.numpy as jnp
@@ -13,6 +15,7 @@ import numpy as np
 import pytest
 
 from benchmarks import (
+    cell_propagation,
     harness,
     interpolation_accuracy,
     linking,
@@ -547,3 +550,49 @@ def test_measures_of_objects_stand_beside_those_of_scikit_image():
     records = harness.run_cases('shape_features', shape_features.make_cases(True), repeats=1)
     assert len(records) == 3
     assert records[0]['case'].startswith('regionprops')
+
+
+def test_cells_by_propagation_from_a_stack_to_a_row_of_the_table(monkeypatch):
+    ways = {('mask', 'centroids'): 'mask', ('frames', 'regions'): 'default'}
+    monkeypatch.setattr(cell_propagation, 'ROWS', ways)
+    rng = np.random.default_rng(0)
+    truth = np.zeros((16, 32, 32), np.int32)
+    truth[:, 4:28, 4:14], truth[:, 4:28, 14:28] = 3, 5  # they touch
+    truth[4:6, 10:14, 29:32], truth[6, 10:14, 26:32] = 5, 5  # an island that meets its cell
+    image = np.where(truth > 0, 160, 220) + rng.integers(0, 20, truth.shape)
+    image[:, 4:16, 13:15] = 40  # half of the contact is seen
+    image = image.astype(np.uint8)
+    maps = cell_propagation.simulate_maps(image, truth, seed=0, noise=0.05, shift_px=0.2)
+    assert (maps[:, 6:13, 13:15, 1] > 140).mean() > 0.9
+    assert (maps[:, 20:25, 13:15, 1] < 60).mean() > 0.9
+    np.testing.assert_array_equal(maps[:, 6:26, 6:26, 0] > 128, True)
+
+    stack = SimpleNamespace(image=Volume(image, (50.0,) * 3), instances=Volume(truth))
+    monkeypatch.setattr(cell_propagation, 'tissue', lambda *_, **__: stack)
+    monkeypatch.setattr(cell_propagation, 'simulate_maps', lambda *_, **__: maps)
+    records = list(cell_propagation.measure(0, 0.5, 'simulated', smoke=True))
+    alone, ours = (record['facts'] for record in records)
+    assert ours['dice'] > max(0.94, alone['dice'] + 0.2)
+    assert (ours['islands'], ours['islands_shown'], ours['joined']) == (1, 1, 1)
+    stored = [{**record, 'smoke': False} for record in (*records, *records)]  # measured twice
+    heads, _, row = cell_propagation.table_rows(stored)
+    assert heads[1] == 'simulated maps, 50 % of contacts faint: Dice'
+    assert row == ('default', f'{ours["dice"]:.3f}', '100.0 %', '')
+
+
+def test_propagated_cells_are_scored_by_their_numbers():
+    truth = np.zeros((3, 4, 12), np.int32)
+    truth[:, :, :4], truth[:, :, 4:8] = 1, 2
+    swapped = np.array([0, 2, 1])[truth]
+    score = functools.partial(cell_propagation.score, truth=truth, mask=truth > 0, places=[1])
+    assert score(truth)['dice'] == 1
+    assert score(swapped)['dice'] == 0
+    assert score(np.where(truth == 1, 1, 0))['dice'] == 0.5
+    changed = truth.copy()
+    changed[1] = 0  # the labelled slice does not count
+    assert score(changed)['dice'] == 1
+
+
+def test_the_config_for_maps_of_cells_can_be_trained():
+    for smoke in (False, True):
+        check_config(cell_propagation.make_config(Path('data'), seed=0, smoke=smoke))
