@@ -76,7 +76,6 @@ SCORES = ('precision', 'recall', 'dice')
 AVERAGE = 'average_precision'
 RECALL = 0.3
 AT_RECALL = f'precision_at_recall_{RECALL}'
-COMPARED = ('precision', 'precision_at_0.9', AT_RECALL, AVERAGE)
 SHOWN = ('precision', 'recall', 'dice', 'precision_at_0.9', AT_RECALL, AVERAGE)
 _BRUSH = ndimage.generate_binary_structure(2, 1)[None]
 
@@ -268,7 +267,7 @@ def summarise(rows: Sequence[Record]) -> Record:
         values = zip(names, mean.tolist(), sd.tolist(), strict=True)
         summary[kind] = {name: {'mean': m, 'sd': s} for name, m, s in values}
     summary['compared'] = {}
-    for name in COMPARED:
+    for name in SHOWN:
         semi, alone = (np.array([r[name] for r in rows if r['kind'] == kind]) for kind in KINDS)
         summary['compared'][name] = {
             'gain': float(semi.mean() / alone.mean() - 1) if alone.any() else None,
