@@ -252,12 +252,12 @@ def _mark_shared(
 
 
 def _off_others(moved: np.ndarray, margin_px: int) -> np.ndarray:
-    """[y, x] bool, pixels of cells with no other cell within a margin along y and x."""
-    size = 2 * margin_px + 1
-    highest = ndimage.maximum_filter(moved, size, mode='nearest')
-    beyond = np.iinfo(moved.dtype).max
-    lowest = ndimage.minimum_filter(np.where(moved > 0, moved, beyond), size, mode='nearest')
-    return (highest == moved) & (lowest == moved)
+    """[y, x] bool, pixels of cells with no border to another cell within a margin."""
+    close = outlines(moved, between_cells=True)
+    if margin_px > 1:
+        square = np.ones((3, 3), bool)
+        close = ndimage.binary_dilation(close, square, iterations=margin_px - 1)
+    return (moved > 0) & ~close
 
 
 def _largest_of_each(keys: np.ndarray, sizes: np.ndarray, pairs: np.ndarray) -> np.ndarray:
