@@ -207,7 +207,10 @@ def make_checks(setting: Setting) -> dict[str, Callable[[Any], None]]:
     reach the corner of whole slices either.
     """
     side = setting.chunk[1]
-    corner = side - OVERLAP[1]
+    grid = make_grid(
+        setting.gray.shape, **setting.chunks, align=setting.apply_fn('label').side_multiple
+    )
+    corner = min(starts[1] if len(starts) > 1 else side - OVERLAP[1] for starts in grid.starts[1:])
     assert setting.model.halo[0] <= OVERLAP[1]
     seen = standardised(setting.gray[:1])[:, :side, :side]
     pads = [(0, -n % 16) for n in seen.shape[1:]]

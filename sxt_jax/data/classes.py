@@ -69,7 +69,8 @@ class Classes:
         elsewhere; else only the values that are written are known.
         """
         mapped = self._class_of_value
-        if all(mapped.get(value, self.rest) == k for k, value in enumerate(self.values)):
+        known = all(mapped.get(value, self.rest) == k for k, value in enumerate(self.values))
+        if known and self.ignore_value not in self.values:
             return self
         return Classes(self.names, self.values)
 

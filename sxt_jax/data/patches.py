@@ -73,6 +73,13 @@ class Sampling:
             expected = '0 with a foreground_share'
             raise InputError('config.data.exchange_axes', f'{self.exchange_axes}', expected)
 
+    @property
+    def anywhere(self) -> Sampling:
+        """The same, whatever is in the patches."""
+        return dataclasses.replace(
+            self, foreground_probability=0.0, foreground_share=0.0, min_foreground=0
+        )
+
     def n_composed(self, batch_size: int) -> int:
         """How many patches of a batch must hold foreground."""
         return math.ceil(self.foreground_share * batch_size - 1e-9)

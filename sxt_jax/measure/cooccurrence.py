@@ -98,7 +98,7 @@ def _pairs(
     for z in range(0, len(mask) - step, n_planes):
         stop = min(z + n_planes, len(mask) - step)
         one, other = (
-            np.where(mask[at], levels[at], n_levels).astype(np.intp)
+            np.where(mask[at], levels[at].astype(np.intp), n_levels)
             for at in (
                 (slice(z, stop), y[0], x[0]),
                 (slice(z + step, stop + step), y[1], x[1]),

@@ -119,9 +119,15 @@ def warp(image: ArrayLike, flows: ArrayLike, *, order: int = 1) -> jax.Array:
 def _warp(image: jax.Array, flows: jax.Array, *, order: int) -> jax.Array:
     grid = jnp.indices(flows.shape[:2], dtype=jnp.float32)
     places = [grid[i] + flows[..., i] for i in range(2)]
-    if order == 1 and not jnp.issubdtype(image.dtype, jnp.floating):
+    if order == 0:  # by indices: as float32, ids above 2²⁴ would be rounded
+        nearest = [
+            jnp.clip(jnp.round(p), 0, n - 1).astype(jnp.int32)
+            for p, n in zip(places, image.shape[:2], strict=True)
+        ]
+        return image[nearest[0], nearest[1]]
+    if not jnp.issubdtype(image.dtype, jnp.floating):
         image = image.astype(jnp.float32)
-    pull = functools.partial(map_coordinates, coordinates=places, order=order, mode='nearest')
+    pull = functools.partial(map_coordinates, coordinates=places, order=1, mode='nearest')
     return pull(image) if image.ndim == 2 else jax.vmap(pull, in_axes=-1, out_axes=-1)(image)
 
 

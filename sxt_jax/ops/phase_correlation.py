@@ -19,6 +19,7 @@ from sxt_jax.core.errors import InputError
 PEAK_SIGMA = 1.5  # pixels: of the peak, by the weights of the frequencies
 _TAPER = 0.125  # share of each side over which images fade into their mean
 _TINY = 1e-12
+_NOTHING = 1e-3  # a peak this low is none: a slice is empty
 
 
 @jax.jit
@@ -50,8 +51,8 @@ def shift_between(
       max_shift: pixels along either axis within which the peak is looked for.
 
     Returns:
-      [2] float32 shift (y, x) in pixels; and the height of the peak, 1 for two images that differ
-      by a shift alone, near 0 for images that have nothing in common.
+      [2] float32 shift (y, x) in pixels, 0 where there is no peak; and the height of the peak, 1
+      for two images that differ by a shift alone, near 0 for images that have nothing in common.
     """
     cross = second * jnp.conj(first)
     weights = jnp.asarray(_low_pass(shape))
@@ -66,7 +67,8 @@ def shift_between(
     around = jax.lax.dynamic_slice(near, (y, x), (3, 3))
     part = jnp.stack([_vertex(around[:, 1]), _vertex(around[1])])
     whole = jnp.stack([y - reach[0], x - reach[1]]).astype(jnp.float32)
-    return whole + part, around[1, 1]
+    found = around[1, 1] > _NOTHING
+    return jnp.where(found, whole + part, 0.0), around[1, 1]
 
 
 def _vertex(values: jax.Array) -> jax.Array:

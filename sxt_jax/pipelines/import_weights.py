@@ -212,10 +212,7 @@ def _classes(source: Path, values: Sequence[int], options: Options) -> dict[str,
     """The classes of these label values, with the names that are given."""
     names = {v: 'background' if v == 0 else f'class {v}' for v in values}
     if options.classes:
-        classes = parse_classes(options.classes)
-        if classes.groups is not None:
-            raise InputError('classes', repr(options.classes), 'one value a name')
-        given = classes.value_names
+        given = _given(options).value_names
         unknown = [v for v in given if v not in names and v != 0]
         if unknown:
             raise InputError('classes', f'value {unknown[0]}', f'those of {source}: {list(values)}')
@@ -263,8 +260,16 @@ def _ncxt(source: Path, pretrained: Pretrained, options: Options) -> dict[str, A
     }
 
 
+def _given(options: Options) -> Classes:
+    """The classes that the options name, one value each."""
+    classes = parse_classes(options.classes)
+    if classes.groups is not None:
+        raise InputError('classes', repr(options.classes), 'one value a name')
+    return classes
+
+
 def _deep_sxt(source: Path, pretrained: Pretrained, options: Options) -> dict[str, Any]:
-    classes = parse_classes(options.classes) if options.classes else _MEMBRANE
+    classes = _given(options) if options.classes else _MEMBRANE
     if len(classes) != 2:
         raise InputError('classes', f'{classes}', f'one besides the background, as {source} has')
     facts = pretrained.metadata['conventions']

@@ -134,6 +134,7 @@ class MaskTraining:
             n_classes=n_classes,
             seed=config.seed + 1,
             steps_per_epoch=max(1, int(n_drawn) // config.batch_size),
+            labelled=False,
         )
         loss = make_image_loss(
             value_range=data.value_range,

@@ -9,7 +9,7 @@ gray value is made up by interpolation.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import jax
@@ -23,8 +23,9 @@ from sxt_jax.core.progress import progress_bar
 from sxt_jax.core.volume import Volume
 from sxt_jax.data import contrast
 from sxt_jax.inference.slabs import work_ahead
-from sxt_jax.io import open_volume, open_writer, split_dataset, write_table
+from sxt_jax.io import open_volume, open_writer, write_table
 from sxt_jax.ops.phase_correlation import shift_between, spectrum
+from sxt_jax.pipelines.output_file import check_output_file
 
 CONTRASTS = ('none', 'equalise', 'match')
 _COMPARED_SIDE = 2048  # slices with a longer side are binned before they are compared
@@ -66,7 +67,8 @@ class Prepared:
 
     Attributes:
       moves: [z, 2] int pixels (y, x) by which slices were moved.
-      offsets: [z, 2] float pixels (y, x) at which what the first slice shows was found.
+      offsets: [z, 2] float pixels (y, x) at which what the first slice shows was found; with
+        `keep_drift`, how far that is from the slow course.
       agreement: [z] height of the peak of the comparison with the slice before; nan for the first.
       box: ((y, x) start, (y, x) stop) of what was kept, in pixels of the first slice; may reach
         out of it.
@@ -100,21 +102,19 @@ def prepare_stack(
       InputError: no stack, options that make no sense, gray levels that cannot be counted, slices
         that have nothing in common.
     """
-    options = options or Options()
+    options, output = options or Options(), Path(output)
     _check(options)
+    check_output_file(output, [source])
     volume, name = open_volume(source, dataset=dataset), str(source)
     _check_volume(volume, name, options)
-    if Path(output).resolve() == split_dataset(source)[0].resolve():
-        raise InputError(output, 'the stack itself', 'another name')
     survey = _survey(volume, name, options)
     offsets = _offsets(survey.steps, volume.shape[0], keep_drift=options.keep_drift)
     moves = -np.rint(offsets).astype(int)
     box = _common_box(survey.boxes, moves, name) if options.crop else ((0, 0), volume.shape[1:])
-    tables = _tables(survey.histograms, volume.dtype, options)
-    _write(volume, Path(output), moves, box, tables, options)
+    _write(volume, output, moves, box, _even_all(survey.levels, volume, options), options)
     agreement = np.array([np.nan, *(survey.steps[z, 1][2] for z in range(1, volume.shape[0]))])
     prepared = Prepared(moves, offsets, agreement, box)
-    _write_moves(Path(output), prepared)
+    _write_moves(output, prepared)
     return prepared
 
 
@@ -123,19 +123,26 @@ def _check(options: Options) -> None:
         raise InputError('contrast', repr(options.contrast), f'one of {CONTRASTS}')
     if options.max_shift < 1:
         raise InputError('max_shift', f'{options.max_shift}', 'at least 1 pixel')
-    for name in ('keep_drift', 'contrast_slices'):
-        if not getattr(options, name) >= 0:
-            raise InputError(name, f'{getattr(options, name)}', 'a number of slices ≥ 0')
+    if not 0 <= options.keep_drift < np.inf:
+        raise InputError('keep_drift', f'{options.keep_drift}', 'a number of slices, or 0')
+    if not options.contrast_slices > 0:
+        expected = 'a number of slices above 0, or inf'
+        raise InputError('contrast_slices', f'{options.contrast_slices}', expected)
 
 
 def _check_volume(volume: Volume, name: str, options: Options) -> None:
     if volume.n_channels > 1:
         raise InputError(name, f'{volume.n_channels} channels', 'one')
-    if min(volume.shape[1:]) < _MIN_SIDE:
-        raise InputError(name, f'slices of {volume.shape[1:]}', f'{_MIN_SIDE} pixels or more')
+    if min(volume.shape[1:]) // _binning(volume.shape) < _MIN_SIDE:
+        expected = f'sides of {_MIN_SIDE} pixels or more, and no strips'
+        raise InputError(name, f'slices of {volume.shape[1:]}', expected)
     if options.contrast != 'none' and volume.dtype.name not in contrast.DTYPES:
         found = f'voxels of {volume.dtype.name}, whose gray levels cannot be counted'
         raise InputError(name, found, f'one of {", ".join(contrast.DTYPES)}, or --contrast=none')
+    if options.padding is not None and volume.dtype.kind in 'iu':
+        info = np.iinfo(volume.dtype)
+        if not info.min <= options.padding <= info.max:
+            raise InputError('padding', f'{options.padding}', f'a gray level of {volume.dtype}')
 
 
 @dataclasses.dataclass(frozen=True)
@@ -145,28 +152,28 @@ class _Survey:
     Attributes:
       steps: (slice, gap) → shift y and x in pixels against the slice `gap` before, and agreement.
       boxes: [z, 2, 2] start and stop (y, x) of what is not padding.
-      histograms: [z, n levels], where contrast is to be changed.
+      levels: of each slice, where contrast is to be changed, what `_gray_levels` tells.
     """
 
     steps: dict[tuple[int, int], tuple[float, float, float]]
     boxes: np.ndarray
-    histograms: np.ndarray | None
+    levels: list[np.ndarray]
 
 
 def _survey(volume: Volume, name: str, options: Options) -> _Survey:
     """Read all slices once; while the device compares two, the host reads and counts the next."""
     n_slices, shape = volume.shape[0], volume.shape[1:]
-    binning = max(1, -(-max(shape) // _COMPARED_SIDE))
+    binning = _binning(volume.shape)
     compared = tuple(n // binning for n in shape)
     reach = max(1, min(-(-options.max_shift // binning), min(compared) // 2 - 2))
     steps: dict[tuple[int, int], tuple[jax.Array, jax.Array]] = {}
-    boxes, counts = np.empty((n_slices, 2, 2), int), []
+    boxes, levels = np.empty((n_slices, 2, 2), int), []
     before: list[jax.Array] = []
     with progress_bar(total=n_slices, unit='slice', desc='comparing') as bar:
         for z, image in enumerate(_slices(volume)):
             boxes[z] = _shown(image, options.padding, f'{name} slice {z}')
             if options.contrast != 'none':
-                counts.append(contrast.histogram(image, padding=options.padding))
+                levels.append(_gray_levels(image, options))
             if options.align:
                 transformed = spectrum(_reduced(image, binning, options.padding))
                 for gap, other in zip(_GAPS, reversed(before), strict=False):
@@ -175,7 +182,12 @@ def _survey(volume: Volume, name: str, options: Options) -> _Survey:
                     )
                 before = [*before, transformed][-max(_GAPS) :]
             bar.update()
-    return _Survey(_told(steps, n_slices, binning), boxes, np.array(counts) if counts else None)
+    return _Survey(_told(steps, n_slices, binning), boxes, levels)
+
+
+def _binning(shape: tuple[int, int, int]) -> int:
+    """Pixels of a side that are one where slices are compared."""
+    return max(1, -(-max(shape[1:]) // _COMPARED_SIDE))
 
 
 def _told(
@@ -232,19 +244,21 @@ def _offsets(
 ) -> np.ndarray:
     """[z, 2] where all slices are against the first, from how pairs of them are displaced.
 
-    Each pair tells a difference; the offsets agree with them as well as they can, where pairs that
-    are off by pixels count little (weights 1 / (1 + (error / `_TYPICAL_ERROR_PX`)²), found by
-    turns). So a slice that was not recognised does not displace those behind it.
+    Each pair tells a difference; the offsets agree with them as well as they can, where pairs count
+    by their agreement squared, and little if they are off by pixels (weights
+    1 / (1 + (error / `_TYPICAL_ERROR_PX`)²), found by turns). So a slice that was not recognised,
+    which agrees with none, does not displace those behind it.
     """
     pairs = np.array([(z - gap, z) for z, gap in steps], int).reshape(-1, 2)
-    wanted = np.array([step[:2] for step in steps.values()]).reshape(-1, 2)
+    told = np.array(list(steps.values())).reshape(-1, 3)
+    wanted, trust = told[:, :2], np.clip(np.nan_to_num(told[:, 2], nan=1), 1e-3, 1) ** 2
     offsets = np.zeros((n_slices, 2))
     if n_slices > 1:
-        weights = np.ones(len(pairs))
+        weights = trust
         for _ in range(_N_WEIGHINGS):
             offsets = _least_squares(pairs, wanted, weights, n_slices)
             error = np.linalg.norm(offsets[pairs[:, 1]] - offsets[pairs[:, 0]] - wanted, axis=1)
-            weights = 1 / (1 + (error / _TYPICAL_ERROR_PX) ** 2)
+            weights = trust / (1 + (error / _TYPICAL_ERROR_PX) ** 2)
     if keep_drift:
         drift = ndimage.gaussian_filter1d(offsets, keep_drift, axis=0, mode='nearest')
         offsets = offsets - drift
@@ -288,18 +302,35 @@ def _common_box(
     return (int(start[0]), int(start[1])), (int(stop[0]), int(stop[1]))
 
 
-def _tables(
-    counts: np.ndarray | None, dtype: np.dtype, options: Options
-) -> list[np.ndarray] | None:
-    """The table of gray levels of each slice."""
-    if counts is None:
-        return None
+def _gray_levels(image: np.ndarray, options: Options) -> np.ndarray:
+    """What is kept of a slice's histogram: its new levels as they are, or its quantiles."""
+    counts = contrast.histogram(image, padding=options.padding)
     if options.contrast == 'equalise':
-        return [contrast.equalising_table(c, dtype) for c in counts]
-    own = np.array([contrast.quantiles(c) for c in counts])
-    wanted = contrast.running_reference(own, n_slices=options.contrast_slices)
-    pairs = zip(own, wanted, strict=True)
-    return [contrast.matching_table(a, b, dtype) for a, b in pairs]
+        return contrast.equalising_table(counts, image.dtype)
+    return contrast.quantiles(counts)
+
+
+def _even_all(
+    levels: list[np.ndarray], volume: Volume, options: Options
+) -> Callable[[int, np.ndarray], np.ndarray]:
+    """A function of the number of a slice and its image: the image with new gray levels."""
+    if not levels:
+        return lambda z, image: image
+    equalise = options.contrast == 'equalise'
+    if not equalise:
+        own = np.array(levels)
+        wanted = contrast.running_reference(own, n_slices=options.contrast_slices)
+
+    def change(z: int, image: np.ndarray) -> np.ndarray:
+        table = levels[z] if equalise else contrast.matching_table(own[z], wanted[z], volume.dtype)
+        changed = contrast.apply_table(image, table)
+        return (
+            changed
+            if options.padding is None
+            else np.where(image == options.padding, image, changed)
+        )
+
+    return change
 
 
 def _write(
@@ -307,7 +338,7 @@ def _write(
     output: Path,
     moves: np.ndarray,
     box: tuple[tuple[int, int], tuple[int, int]],
-    tables: list[np.ndarray] | None,
+    change: Callable[[int, np.ndarray], np.ndarray],
     options: Options,
 ) -> None:
     """Read all slices again, and write them moved and with new gray levels."""
@@ -323,14 +354,8 @@ def _write(
         progress_bar(total=volume.shape[0], unit='slice', desc='writing') as bar,
     ):
         for z, image in enumerate(_slices(volume)):
-            image = _even(image, tables[z], options.padding) if tables else image
-            writer.write(z, _moved(image, moves[z], box, fill)[None])
+            writer.write(z, _moved(change(z, image), moves[z], box, fill)[None])
             bar.update()
-
-
-def _even(image: np.ndarray, table: np.ndarray, padding: int | None) -> np.ndarray:
-    changed = contrast.apply_table(image, table)
-    return changed if padding is None else np.where(image == padding, image, changed)
 
 
 def _moved(

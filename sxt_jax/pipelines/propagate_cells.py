@@ -10,11 +10,11 @@ from pathlib import Path
 import numpy as np
 from absl import logging
 
-from sxt_jax.core.atomic import check_writable
 from sxt_jax.core.errors import InputError
 from sxt_jax.core.progress import progress_bar
 from sxt_jax.core.volume import ArrayLike, Volume
-from sxt_jax.io import WRITABLE_SUFFIXES, open_volume, open_writer, split_dataset
+from sxt_jax.io import open_volume, open_writer
+from sxt_jax.pipelines.output_file import check_output_file
 from sxt_jax.pipelines.slice_store import SliceStore
 from sxt_jax.propagation import Recipe, Tracks, link, regions_of, relabel, split_stack
 from sxt_jax.propagation.stack import in_steps
@@ -134,7 +134,7 @@ def propagate_file(
         output cannot be written.
     """
     options, output = options or Options(), Path(output)
-    _check_output(output, [image, labels, *([maps] if maps else [])])
+    check_output_file(output, [image, labels, *([maps] if maps else [])])
     stack, given = open_volume(image, dataset=dataset), open_volume(labels, dataset=label_dataset)
     _check_plain(stack, image)
     _check_plain(given, labels, shape=stack.shape, like=image)
@@ -179,14 +179,6 @@ def _write(
             writer.write(z, np.asarray(labels)[None])
 
 
-def _check_output(output: Path, sources: list[str | Path]) -> None:
-    if output.suffix.lower() not in WRITABLE_SUFFIXES:
-        raise InputError(output, 'the suffix', f'one of {sorted(WRITABLE_SUFFIXES)}')
-    if output.resolve() in {split_dataset(source)[0].resolve() for source in sources}:
-        raise InputError(output, 'a file of the input', 'another file for the result')
-    check_writable(output.parent)
-
-
 def _check_plain(
     volume: Volume,
     path: str | Path,
@@ -217,7 +209,7 @@ def _open_maps(
         raise InputError(maps, f'{volume.n_channels} channels', 'two, mask and boundary of cells')
     if volume.shape != stack.shape:
         raise InputError(maps, f'shape {list(volume.shape)}', f'{list(stack.shape)} as {image}')
-    place = next(iter(cells))
+    place = next((z for z in cells if cells[z].any()), next(iter(cells)))
     values = np.asarray(volume.data[place : place + 1])[0]
     try:
         mask = in_steps(values)[..., 0]

@@ -238,6 +238,7 @@ def make_stream(
     n_classes: int,
     seed: int | None = None,
     steps_per_epoch: int | None = None,
+    labelled: bool = True,
 ) -> PatchStream:
     """The config's stream of patches of these examples.
 
@@ -247,13 +248,15 @@ def make_stream(
       n_classes: background included.
       seed: None: the config's.
       steps_per_epoch: None: what the config says, or as many as show all.
+      labelled: whether patches are drawn by what is in them, if the config says so.
     """
+    sampling = make_sampling(config)
     steps = steps_per_epoch or config.data.steps_per_epoch
     if not steps and config.data.repeats > 1:
         steps = max(1, config.data.repeats * len(examples) // config.batch_size)
     return PatchStream(
         examples,
-        sampling=make_sampling(config),
+        sampling=sampling if labelled else sampling.anywhere,
         batch_size=config.batch_size,
         seed=config.seed if seed is None else seed,
         n_classes=n_classes,

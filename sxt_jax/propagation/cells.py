@@ -80,14 +80,17 @@ def centroids(labels: np.ndarray) -> dict[int, tuple[int, int]]:
       labels: [y, x] whole numbers, 0 is background.
     """
     found = {}
-    for number, box in enumerate(ndimage.find_objects(labels), start=1):
-        if box is not None:
-            places = np.argwhere(labels[box] == number)
-            nearest = ((places - places.mean(0)) ** 2).sum(1).argmin()
-            found[number] = (
-                int(places[nearest, 0] + box[0].start),
-                int(places[nearest, 1] + box[1].start),
-            )
+    ids, dense = np.unique(labels, return_inverse=True)  # boxes are listed up to the largest id
+    dense = dense.reshape(labels.shape) + int(ids[0] != 0)
+    numbers = ids[ids != 0]
+    for k, box in enumerate(ndimage.find_objects(dense), start=1):
+        assert box is not None
+        places = np.argwhere(dense[box] == k)
+        nearest = ((places - places.mean(0)) ** 2).sum(1).argmin()
+        found[int(numbers[k - 1])] = (
+            int(places[nearest, 0] + box[0].start),
+            int(places[nearest, 1] + box[1].start),
+        )
     return found
 
 

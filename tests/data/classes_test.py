@@ -125,3 +125,9 @@ def test_survives_json():
         classes = parse_classes(text, ignore_value=9)
         assert Classes.from_dict(json.loads(json.dumps(classes.to_dict()))) == classes
     assert set(parse_classes('a=1').to_dict()) == {'names', 'values', 'ignore_value'}
+
+
+def test_what_is_ignored_may_be_a_value_that_is_written():
+    classes = parse_classes('background=rest,cell=1', ignore_value=0)
+    assert classes.indices(np.array([0, 1, 7])).tolist() == [IGNORE_INDEX, 1, 0]
+    assert classes.as_written.indices(np.array([0, 1])).tolist() == [0, 1]

@@ -64,3 +64,8 @@ def test_bad_options():
         Sampling((4, 4, 4), 'sometimes')
     with pytest.raises(InputError, match=r'data\.stride'):
         Sampling((4, 4, 4), 'strided', (5, 4, 4))
+
+
+def test_anywhere_is_without_regard_to_what_is_there():
+    sampling = Sampling((1, 8, 8), 'random', foreground_share=0.8, min_foreground=9)
+    assert sampling.anywhere == Sampling((1, 8, 8), 'random')

@@ -71,3 +71,11 @@ def test_features_of_flat_striped_and_lonely_voxels() -> None:
     assert found['correlation'] == pytest.approx(2 * alike - 1)
     alone = cooccurrence(np.zeros((1, 1, 1), int), np.ones((1, 1, 1), bool), n_levels=4)
     assert np.isnan(list(cooccurrence_features(alone).values())).all()
+
+
+def test_as_many_levels_as_a_byte_has() -> None:
+    rng = np.random.default_rng(7)
+    levels = rng.integers(0, 256, (3, 6, 6)).astype(np.uint8)
+    mask = rng.random(levels.shape) < 0.7
+    wide = cooccurrence(levels.astype(np.int64), mask, n_levels=300)
+    np.testing.assert_allclose(cooccurrence(levels, mask, n_levels=256), wide[:256, :256])

@@ -146,3 +146,8 @@ def test_a_warp_that_does_not_fit_is_told():
         warp(image, flows, order=3)
     with pytest.raises(ValueError, match=r'flows of shape \(4, 4\)'):
         warp(image, image)
+
+
+def test_large_ids_are_kept():
+    ids = np.array([[2**24, 2**24 + 1, 2**30 - 1]], np.int32)
+    np.testing.assert_array_equal(warp(ids, np.zeros((1, 3, 2)), order=0), ids)

@@ -71,7 +71,7 @@ def test_the_peak_is_looked_for_within_the_largest_shift():
 
 def test_flat_images_have_no_shift():
     got, height = found(np.ones(SHAPE), np.ones(SHAPE))
-    assert np.isfinite(got).all()
+    assert got.tolist() == [0, 0]
     assert height < 0.1
 
 

@@ -212,6 +212,7 @@ def test_a_second_network_for_cropping_is_refused(tmp_path, model):
         ('keras', {}, "format: 'keras'; expected one of biomedisa"),
         ('deep_sxt', {}, 'no config_json'),
         ('biomedisa', {'config_json': 'c.json'}, 'only for deep_sxt'),
+        ('biomedisa', {'classes': 'cell=1+2'}, 'one value a name'),
         ('biomedisa', {'classes': 'cell=7'}, r'classes: value 7; .* \[0, 1\]'),
         ('biomedisa', {'voxel_size_nm': [1, 0, 1]}, 'voxel_size_nm'),
         ('biomedisa', {'tile': [8, 8, 9]}, r'tile: .* multiples of \(2, 2, 2\)'),

@@ -60,9 +60,11 @@ def test_slices_are_moved_back(scene, shifts, tmp_path):
     assert float(rows[1]['agreement']) > 0.3
 
 
-def test_a_slice_that_is_not_recognised_displaces_no_others(scene, shifts, tmp_path):
+@pytest.mark.parametrize('kind', ['noise', 'black', 'gray'])
+def test_a_slice_that_is_not_recognised_displaces_no_others(scene, shifts, tmp_path, kind):
     stack = seen(scene, shifts)
-    stack[5] = np.random.default_rng(2).integers(0, 255, (SIDE, SIDE))
+    noise = np.random.default_rng(2).integers(0, 255, (SIDE, SIDE))
+    stack[5] = {'noise': noise, 'black': 0, 'gray': 90}[kind]
     prepared = prepare_stack(written(tmp_path / 'a.tif', stack), tmp_path / 'b.tif')
     others = np.arange(DEPTH) != 5
     np.testing.assert_array_equal(prepared.moves[others], -shifts[others])
@@ -133,11 +135,16 @@ def test_bad_input(scene, tmp_path):
         (Options(contrast='flat'), 'contrast'),
         (Options(max_shift=0), 'max_shift'),
         (Options(keep_drift=-1), 'keep_drift'),
+        (Options(keep_drift=np.inf), 'keep_drift'),
+        (Options(contrast_slices=0), 'contrast_slices'),
+        (Options(padding=300), 'padding'),
     ):
         with pytest.raises(InputError, match=message):
             prepare_stack(source, tmp_path / 'b.tif', options=options)
-    with pytest.raises(InputError, match='the stack itself'):
+    with pytest.raises(InputError, match='a file of the input'):
         prepare_stack(source, source)
+    with pytest.raises(InputError, match='the suffix'):
+        prepare_stack(source, tmp_path / 'b.foo')
     one = written(tmp_path / 'one.tif', scene[:1])
     assert prepare_stack(one, tmp_path / 'c.tif').moves.tolist() == [[0, 0]]
     black = written(tmp_path / 'black.tif', np.zeros_like(scene))

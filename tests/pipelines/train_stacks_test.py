@@ -1,4 +1,4 @@
-"""The recipe of fibsem from files to segmented stacks: classes, maps of cells, and binned pixels."""
+"""The recipe of fibsem from files to segmented stacks: classes, maps of cells, binned pixels."""
 
 import numpy as np
 import pytest

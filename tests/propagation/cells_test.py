@@ -141,3 +141,11 @@ def test_nothing_in_the_maps_is_nothing_found():
 def test_bad_recipes_are_refused(wrong):
     with pytest.raises(InputError):
         Recipe(**wrong)
+
+
+def test_centroids_of_cells_with_large_ids():
+    labels = np.zeros((9, 9), np.int32)
+    labels[2:5, 3:6] = 2**30
+    assert centroids(labels) == {2**30: (3, 4)}
+    assert centroids(np.full((3, 3), 5)) == {5: (1, 1)}
+    assert centroids(np.zeros((3, 3), np.int32)) == {}

@@ -1,4 +1,4 @@
-"""Stacks of touching cells with a nucleus each, and a network of slices that compiles in a second."""
+"""Stacks of touching cells with a nucleus each, and a network of slices that compiles at once."""
 
 from __future__ import annotations
 
@@ -37,7 +37,8 @@ def tiny_config(folder: Path, variant: str = 'smoke', **fields):
         config.data.min_foreground = 0
     config.update_from_flattened_dict({
         'model.width': 4, 'epochs': 1, 'data.train': str(folder), 'data.patch': (1, 16, 16),
-        'data.steps_per_epoch': 20, 'optimizer.learning_rate': 0.02, 'inference.tile': (1, 16, 16), 'inference.overlap': (0, 0, 0),
+        'data.steps_per_epoch': 20, 'optimizer.learning_rate': 0.02,
+        'inference.tile': (1, 16, 16), 'inference.overlap': (0, 0, 0),
         **fields,
     })  # fmt: skip
     return config
