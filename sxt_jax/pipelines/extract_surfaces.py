@@ -34,7 +34,7 @@ from sxt_jax.plots.scene import random_colours
 FORMATS = ('obj', 'stl', 'ply')
 # Single voxels close to others had 42 triangles each at most (random masks, unequal sides).
 _FACES_PER_VOXEL = 48
-_LARGE_VOXELS = 2**27
+_LARGE_VOXELS = 2**25  # a thread takes some twenty bytes a voxel
 
 
 @dataclasses.dataclass(frozen=True)
