@@ -14,13 +14,12 @@ from sxt_jax.core.volume import Volume, VoxelSize, slabs
 from sxt_jax.data.classes import count_labels
 from sxt_jax.io import open_volume
 from sxt_jax.measure import smooth_along_z
+from sxt_jax.measure.boxes import Window, bounding_boxes
 from sxt_jax.measure.surface import check_voxel_size
 
 _SHOWN_VALUES = 8
 _LARGEST_ID = 10_000_000  # find_objects keeps a list this long
 _TOUCHING = np.ones((3, 3, 3), bool)  # voxels with a corner in common belong together
-
-Window = tuple[slice, slice, slice]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -231,11 +230,7 @@ def objects_of(path: str | Path, instances: np.ndarray, size: VoxelSize, min_siz
     Raises:
       InputError: none is left.
     """
-    boxes: dict[int, Window] = {
-        label: (box[0], box[1], box[2])
-        for label, box in enumerate(ndimage.find_objects(instances), 1)
-        if box
-    }
+    boxes = bounding_boxes(instances)
     found = len(boxes)
     if min_size > 1:
         counts = np.bincount(instances.ravel(), minlength=max(boxes, default=0) + 1)

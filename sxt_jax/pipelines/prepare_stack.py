@@ -22,6 +22,7 @@ from sxt_jax.core.errors import InputError
 from sxt_jax.core.progress import progress_bar
 from sxt_jax.core.volume import Volume
 from sxt_jax.data import contrast
+from sxt_jax.data.binning import bin_mean
 from sxt_jax.inference.slabs import work_ahead
 from sxt_jax.io import open_volume, open_writer, write_table
 from sxt_jax.ops.phase_correlation import shift_between, spectrum
@@ -235,8 +236,7 @@ def _reduced(image: np.ndarray, binning: int, padding: int | None) -> np.ndarray
         outside = image == padding
         gray[outside] = gray[~outside].mean()
     y, x = (n // binning for n in gray.shape)
-    gray = gray[: y * binning, : x * binning]
-    return gray.reshape(y, binning, x, binning).mean((1, 3)) if binning > 1 else gray
+    return bin_mean(gray[None, : y * binning, : x * binning], (1, binning, binning))[0]
 
 
 def _offsets(

@@ -17,6 +17,7 @@ from skimage.measure import label as label_equal
 from skimage.segmentation import watershed
 
 from sxt_jax.core.errors import InputError
+from sxt_jax.data.id_borders import id_borders
 from sxt_jax.metrics import contingency_table
 
 METHODS = {
@@ -159,16 +160,7 @@ def outlines(labels: np.ndarray, *, between_cells: bool = False) -> np.ndarray:
     Returns:
       [y, x] bool.
     """
-    found = np.zeros(labels.shape, bool)
-    for axis in (0, 1):
-        low, high = (np.moveaxis(labels, axis, 0)[part] for part in (slice(-1), slice(1, None)))
-        changes = low != high
-        if between_cells:
-            changes &= (low > 0) & (high > 0)
-        turned = np.moveaxis(found, axis, 0)
-        turned[:-1] |= changes
-        turned[1:] |= changes
-    return found & (labels > 0)
+    return id_borders(labels, between_objects=between_cells) & (labels > 0)
 
 
 def _lines(

@@ -16,6 +16,7 @@ from scipy import ndimage
 
 from sxt_jax.core.errors import InputError
 from sxt_jax.core.volume import Volume
+from sxt_jax.data.id_borders import id_borders
 from sxt_jax.data.phantom.body import draw
 from sxt_jax.data.phantom.classes import CLASS_NAMES, FILOPODIUM
 from sxt_jax.data.phantom.parameters import Absorption, SceneParameters
@@ -202,21 +203,7 @@ def boundaries_of(instances: np.ndarray) -> np.ndarray:
     Returns:
       bool of the same shape.
     """
-    return _borders(instances) & (instances > 0)
-
-
-def _borders(ids: np.ndarray, *, both: bool = False) -> np.ndarray:
-    """Where a neighbour in the slice has another id; `both`: and neither of them is 0."""
-    found = np.zeros(ids.shape, bool)
-    for axis in (ids.ndim - 2, ids.ndim - 1):
-        n = ids.shape[axis]
-        low, high = ((slice(None),) * axis + (slice(start, start + n - 1),) for start in (0, 1))
-        changes = ids[low] != ids[high]
-        if both:
-            changes &= (ids[low] > 0) & (ids[high] > 0)
-        found[low] |= changes
-        found[high] |= changes
-    return found
+    return id_borders(instances) & (instances > 0)
 
 
 def _look(
@@ -229,10 +216,10 @@ def _look(
     image = np.empty(shape, np.uint8)
     contacts = _seen_contacts(rng, shape, voxel_nm, microscope)
     for z, (cells, seen) in enumerate(zip(built.instances, contacts, strict=True)):
-        contact = _thicker(_borders(cells, both=True), thicker + 1)
-        weight = _thicker(_borders(cells), thicker) * np.where(contact, seen, 1)
+        contact = _thicker(id_borders(cells, between_objects=True), thicker + 1)
+        weight = _thicker(id_borders(cells), thicker) * np.where(contact, seen, 1)
         inside = np.where(built.labels[z] == FILOPODIUM, 0, built.organelles[z])
-        weight = np.maximum(weight, _ENVELOPE * _borders(inside))
+        weight = np.maximum(weight, _ENVELOPE * id_borders(inside))
         brightness = built.absorption[z] + weight * (_LINE - built.absorption[z])
         brightness = ndimage.gaussian_filter(brightness, microscope.blur_px)
         brightness += microscope.noise * rng.standard_normal(cells.shape, np.float32)
