@@ -3,8 +3,8 @@
     python -m launch.segment --checkpoint=W --input=FILE_OR_DIR --output=DIR
     python -m launch.segment --checkpoint=W --input=IN --output=DIR --instances --cell_radius=12
 
-Labels have the name, format, grid and voxel size of their tomogram. A file that cannot be
-segmented is reported and does not stop the others; the exit status is then 2.
+Labels have the name, format, grid and voxel size of their tomogram; of several checkpoints A,B,C
+the mean probability counts. A file that fails does not stop the others; exit status 2.
 Tiles are those of the training, unless --tile, --overlap and --blend say otherwise. Networks with a
 label −1 … 1 (deep_sxt) see whole slices where memory allows; above 0 is the mask. Those with maps
 of cells (fibsem) label cells 1, boundaries 2; `--probabilities` writes the maps, up to 255. Those
@@ -22,7 +22,7 @@ from absl import flags
 from launch.common import EXIT_BAD_INPUT, log_devices, run_main
 from sxt_jax.core.errors import InputError
 
-_CHECKPOINT = flags.DEFINE_string('checkpoint', None, 'Workdir of a training run.')
+_CHECKPOINT = flags.DEFINE_string('checkpoint', None, 'Workdir of a training run; or A,B,C.')
 _INPUT = flags.DEFINE_string('input', None, 'A tomogram or a folder of tomograms.')
 _OUTPUT = flags.DEFINE_string('output', None, 'Folder for the results.')
 _PROBABILITIES = flags.DEFINE_boolean('probabilities', False, 'Write them too, or flows.')

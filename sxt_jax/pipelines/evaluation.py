@@ -89,7 +89,7 @@ def predict_with_checkpoint(
     """Segment the images that have a truth: the cases with these predictions, and the classes.
 
     Args:
-      checkpoint: workdir of a training run, or a folder of one checkpoint.
+      checkpoint: workdir of a training run, or a folder of one checkpoint; several as 'A,B,C'.
       truth: file or folder of true labels; if `image` is None, a folder of images with labels.
       image: file or folder of tomograms, paired with the truth by name.
       output: folder for the predictions, none of the inputs'.
@@ -110,7 +110,7 @@ def predict_with_checkpoint(
     cases = find_cases(truth, image=image, dataset=dataset, label_dataset=label_dataset)
     inputs = [path for case in cases for path in (case.image, case.truth) if path]
     segmentation.refuse_folder_of(inputs, output)
-    segmenter = segmentation.load_segmenter(checkpoint, instances=instances)
+    segmenter = segmentation.load_checkpoints(checkpoint, options=options)
     predicted = []
     for case in progress_bar(cases, unit='volume', desc='segmenting', disable=len(cases) < 2):
         assert case.image is not None

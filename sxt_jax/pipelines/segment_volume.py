@@ -1,4 +1,4 @@
-"""Segment tomograms with a trained network: labels or instances on the grid of each file."""
+"""Segment tomograms with trained networks: labels or instances on the grid of each file."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from sxt_jax.core.atomic import check_writable, remove_abandoned
 from sxt_jax.core.errors import InputError
 from sxt_jax.core.progress import progress_bar
 from sxt_jax.core.volume import Volume
+from sxt_jax.data.classes import Classes
 from sxt_jax.inference import add_classes, keep_classes, tidy
 from sxt_jax.io import (
     SUFFIXES,
@@ -25,9 +26,16 @@ from sxt_jax.io import (
     without_labels,
     write_volume,
 )
+from sxt_jax.pipelines.ensemble import (
+    Ensemble,
+    join_members,
+    list_checkpoints,
+    members_of,
+    predict_classes,
+)
 from sxt_jax.pipelines.retile import retile
 from sxt_jax.pipelines.segment_instances import write_instances
-from sxt_jax.pipelines.segmenter import Segmenter, load_segmenter, predict_image
+from sxt_jax.pipelines.segmenter import Segmenter, load_segmenter
 
 _WITH_CHANNELS = ('.tif', '.tiff', '.h5', '.hdf5', '.npy', '.zarr')
 _WITHOUT_NAMES = 'MRC'  # the one format that keeps no names of classes
@@ -99,7 +107,8 @@ def segment_files(
     """Segment a tomogram, or every tomogram of a folder.
 
     Args:
-      checkpoint: workdir of a training run, or a folder of one checkpoint.
+      checkpoint: workdir of a training run, or a folder of one checkpoint; several as 'A,B,C':
+        their probabilities are averaged.
       source: a file or a folder; in a folder, labels that lie beside their images are left out.
       output: folder for the results, each named as its source.
       options: what is wanted besides labels.
@@ -121,9 +130,7 @@ def segment_files(
     _check_targets(sources, output, options)
     check_writable(output)
     remove_abandoned(output)
-    segmenter = load_segmenter(checkpoint, mirror=options.mirror, instances=options.instances)
-    tiles = {name: getattr(options, name) for name in ('tile', 'overlap', 'blend', 'rotate')}
-    segmenter = retile(segmenter, **tiles)
+    segmenter = load_checkpoints(checkpoint, options=options)
     outcomes = []
     for path in progress_bar(sources, unit='file', desc='segmenting', disable=len(sources) < 2):
         target = label_path(path, output)
@@ -135,6 +142,28 @@ def segment_files(
         except Exception as error:  # one bad file must not cost the others
             outcomes.append(Outcome(path, target, log_failure(path, error)))
     return outcomes
+
+
+def load_checkpoints(
+    checkpoint: str | Path, *, options: Options | None = None
+) -> Segmenter | Ensemble:
+    """A trained network, or several as 'A,B,C', to be applied as the options say.
+
+    Raises:
+      InputError: no usable checkpoint, several that do not go together, or with instances.
+    """
+    options = options or Options()
+    names = list_checkpoints(checkpoint)
+    if options.instances and len(names) > 1:
+        found = f'{len(names)} of them, with instances'
+        raise InputError('checkpoint', found, 'one: flows of several networks are not averaged')
+    wanted = {name: getattr(options, name) for name in ('tile', 'overlap', 'blend', 'rotate')}
+    changed = {name: value for name, value in wanted.items() if value not in (None, False)}
+    members = []
+    for name in names:
+        member = load_segmenter(name, mirror=options.mirror, instances=options.instances)
+        members.append(retile(member, **changed) if changed else member)
+    return join_members(members, names)
 
 
 def log_failure(path: Path, error: Exception) -> str:
@@ -238,7 +267,11 @@ def label_path(source: Path, output: Path) -> Path:
 
 
 def segment_file(
-    segmenter: Segmenter, source: Path, target: Path, *, options: Options | None = None
+    segmenter: Segmenter | Ensemble,
+    source: Path,
+    target: Path,
+    *,
+    options: Options | None = None,
 ) -> None:
     """Write the labels of one tomogram; nothing is left at `target` if anything goes wrong.
 
@@ -248,16 +281,19 @@ def segment_file(
     """
     options = options or Options()
     image = open_volume(source)
-    _check_image(segmenter, image, source)
+    for member in members_of(segmenter):
+        _check_image(member, image, source)
     if options.instances:
+        assert not isinstance(segmenter, Ensemble)
         assert options.cell_radius is not None
         flows_to = probability_path(target) if options.probabilities else None
         radius, name = options.cell_radius, str(source)
         write_instances(segmenter, image, target, name=name, cell_radius=radius, flows_to=flows_to)
         return
     with contextlib.ExitStack() as stack:
-        values = segmenter.classes.labels(np.arange(len(segmenter.classes)))
-        labels = stack.enter_context(_label_writer(target, image, values.dtype, segmenter, options))
+        classes = segmenter.classes
+        values = classes.labels(np.arange(len(classes)))
+        labels = stack.enter_context(_label_writer(target, image, values.dtype, classes, options))
         probabilities = None
         if options.probabilities:
             n_channels, dtype = segmenter.probability_kind
@@ -271,7 +307,7 @@ def segment_file(
                 )
             )
         finish = add_classes if options.probabilities else keep_classes
-        for z, heads in predict_image(segmenter, image, name=str(source), finish=finish):
+        for z, heads in predict_classes(segmenter, image, name=str(source), finish=finish):
             labels(z, values[heads['classes']])
             if probabilities is not None:
                 probabilities.write(z, heads['probs'])
@@ -301,13 +337,13 @@ def _check_image(segmenter: Segmenter, image: Volume, source: Path) -> None:
 
 @contextlib.contextmanager
 def _label_writer(
-    target: Path, image: Volume, dtype: np.dtype, segmenter: Segmenter, options: Options
+    target: Path, image: Volume, dtype: np.dtype, classes: Classes, options: Options
 ) -> Iterator[Callable[[int, np.ndarray], None]]:
     """A function that takes slabs of labels, slab by slab to the file where nothing is left to do.
 
     Cleaning and filling look at whole objects, so they need the whole label volume in memory.
     """
-    names = segmenter.classes.value_names
+    names = classes.value_names
     if not (options.clean or options.fill):
         with open_writer(
             target,
