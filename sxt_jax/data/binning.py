@@ -1,9 +1,13 @@
-"""Volumes seen with larger pixels: what a network of slices sees of more context than fits it."""
+"""Volumes seen with larger voxels: what a network sees of more context than fits it.
+
+Networks of slices see pixels binned (1, y, x), networks of volumes voxels binned (z, y, x).
+"""
 
 from __future__ import annotations
 
+import itertools
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -21,12 +25,10 @@ class _Binned:
 
     Args:
       data: [z, y, x] or [z, y, x, c], in memory or lazily read.
-      binning: (1, y, x) pixels of a bin.
+      binning: (z, y, x) voxels of a bin.
     """
 
     def __init__(self, data: ArrayLike, binning: Binning, dtype: Any) -> None:
-        if binning[0] != 1:
-            raise ValueError(f'binning {binning}: slices are not joined')
         self._data, self._binning, self.dtype = data, binning, np.dtype(dtype)
         self.shape = (*binned_shape(data.shape[:3], binning), *data.shape[3:])
 
@@ -57,30 +59,66 @@ class BinnedMean(_Binned):
 
 
 class BinnedNearest(_Binned):
-    """The pixel in the middle of each bin: labels, and ids of objects."""
+    """The voxel in the middle of each bin: labels, and ids of objects.
 
-    def __init__(self, data: ArrayLike, binning: Binning) -> None:
+    Args:
+      data: [z, y, x], in memory or lazily read.
+      binning: (z, y, x) voxels of a bin.
+      is_unlabelled: which values stand for no label, or None. Where the voxel in the middle has
+        none, the nearest one of the bin that has a label stands for it: of slices labelled here
+        and there, every one is seen.
+    """
+
+    def __init__(
+        self,
+        data: ArrayLike,
+        binning: Binning,
+        is_unlabelled: Callable[[np.ndarray], np.ndarray] | None = None,
+    ) -> None:
         super().__init__(data, binning, data.dtype)
+        self._is_unlabelled = is_unlabelled
 
     def _bin(self, voxels: np.ndarray) -> np.ndarray:
-        y, x = (
-            np.minimum(np.arange(0, n, size) + size // 2, n - 1)
-            for n, size in zip(voxels.shape[1:3], self._binning[1:], strict=True)
+        found = self._pick(voxels, tuple(n // 2 for n in self._binning))
+        if self._is_unlabelled is None:
+            return found
+        found = np.ascontiguousarray(found)
+        missing = np.flatnonzero(self._is_unlabelled(found))
+        for place in self._other_places():
+            if not len(missing):
+                break
+            values = self._pick(voxels, place).ravel()[missing]
+            labelled = ~self._is_unlabelled(values)
+            found.reshape(-1)[missing[labelled]] = values[labelled]
+            missing = missing[~labelled]
+        return found
+
+    def _pick(self, voxels: np.ndarray, place: Sequence[int]) -> np.ndarray:
+        """The voxel at one place of each bin; of bins that end before, the last."""
+        z, y, x = (
+            np.minimum(np.arange(0, n, size) + p, n - 1)
+            for n, size, p in zip(voxels.shape[:3], self._binning, place, strict=True)
         )
-        return voxels[:, y][:, :, x]
+        return voxels[z][:, y][:, :, x]
+
+    def _other_places(self) -> list[tuple[int, ...]]:
+        """All places in a bin but the middle, those near to it first."""
+        middle = tuple(n // 2 for n in self._binning)
+        places = itertools.product(*(range(n) for n in self._binning))
+        return sorted(places, key=lambda place: math.dist(place, middle))[1:]
 
 
 def bin_mean(voxels: np.ndarray, binning: Binning) -> np.ndarray:
-    """Means over bins of pixels; those at the far border may hold fewer.
+    """Means over bins; those at the far border may hold fewer voxels.
 
     Args:
       voxels: [z, y, x] or [z, y, x, c].
-      binning: (1, y, x) pixels of a bin.
+      binning: (z, y, x) voxels of a bin.
 
     Returns:
-      [z, ⌈y / n⌉, ⌈x / m⌉] or with [c], float32.
+      [⌈z / l⌉, ⌈y / n⌉, ⌈x / m⌉] or with [c], float32.
     """
-    for axis in (1, 2):  # y first: sums of whole rows are contiguous
+    for axis in (0, 1, 2):  # sums of whole slices and rows are contiguous
         voxels = _axis_mean(voxels, axis, binning[axis])
     return voxels.astype(np.float32, copy=False)
 
@@ -123,6 +161,10 @@ def bin_image(data: ArrayLike, binning: Binning) -> ArrayLike:
     return data if binning == NO_BINNING else BinnedMean(data, binning)
 
 
-def bin_labels(data: ArrayLike, binning: Binning) -> ArrayLike:
+def bin_labels(
+    data: ArrayLike,
+    binning: Binning,
+    is_unlabelled: Callable[[np.ndarray], np.ndarray] | None = None,
+) -> ArrayLike:
     """Labels as `BinnedNearest`; themselves without binning."""
-    return data if binning == NO_BINNING else BinnedNearest(data, binning)
+    return data if binning == NO_BINNING else BinnedNearest(data, binning, is_unlabelled)

@@ -178,7 +178,7 @@ def prepare_examples(
       clip: whether the fitted one cuts normalised values to 0 … 1.
       working_shape: grid to which every volume is resized, trilinearly (labels: nearest);
         None keeps each volume's own grid, read patch by patch if memory is short.
-      binning: (1, y, x) pixels that are seen as one, see `data.binning`.
+      binning: (z, y, x) voxels that are seen as one, see `data.binning`; of no `working_shape`.
       lazy: whether volumes are left in their files even if they fit in memory.
       on_volume: called after each.
 
@@ -196,7 +196,7 @@ def prepare_examples(
     for pair, (image, labels) in zip(pairs, volumes, strict=True):
         gray, name = bin_image(image.data, binning), str(pair.image)
         voxel_size_nm = binned_voxel_size(image.voxel_size_nm, binning)
-        found = bin_labels(labels.data, binning)
+        found = bin_labels(labels.data, binning, _is_unlabelled(classes, str(pair.labels)))
         indices: ArrayLike = _to_indices(found, classes, str(pair.labels))
         if working_shape is not None:
             measure_affine(Intensity(), gray, name=name)  # NaNs must not spread by resizing
@@ -291,6 +291,10 @@ def foreground_positions(example: Example, n_classes: int, *, seed: int) -> list
             positions.append(np.stack(np.unravel_index(flat, slab.shape), 1) + np.array((z, 0, 0)))
         z += len(slab)
     return [np.concatenate(positions) for positions in found]
+
+
+def _is_unlabelled(classes: LabelMap, name: str) -> Callable[[np.ndarray], np.ndarray]:
+    return lambda values: classes.indices(values, name=name) == IGNORE_INDEX
 
 
 def _to_indices(labels: ArrayLike, classes: LabelMap, name: str) -> _View:

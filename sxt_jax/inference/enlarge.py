@@ -1,33 +1,78 @@
-"""Predictions on bins of pixels, back on the pixels: slice by slice, whatever the stack's depth."""
+"""Predictions on bins, back on the voxels: bin after bin along z, whatever the volume's depth."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import partial
+from typing import TypeVar
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 
 from sxt_jax.inference.apply import Finish, Heads
 
+T = TypeVar('T')
 
-@partial(jax.jit, static_argnames=('binning', 'sides', 'finish'))
-def enlarge_slices(
-    heads: Heads, *, binning: tuple[int, int, int], sides: tuple[int, int], finish: Finish
-) -> Heads:
-    """Heads interpolated bilinearly from bins to pixels, and then finished.
 
-    Bin i of n pixels covers the pixels from n·i on; beyond the centres of the outermost bins their
-    values are repeated.
+def enlarge_bins(
+    slabs: Iterable[Mapping[str, np.ndarray]],
+    *,
+    binning: tuple[int, int, int],
+    shape: Sequence[int],
+    finish: Finish,
+) -> Iterator[tuple[int, dict[str, np.ndarray]]]:
+    """Heads interpolated trilinearly from bins to voxels, and then finished.
+
+    No more voxels than those of one bin along z are held at once: they take many times the memory
+    of bins.
 
     Args:
-      heads: of [z, y / n, x / m, k] bins.
-      binning: (1, n, m) pixels of a bin.
-      sides: (y, x) pixels; the last bins may reach beyond them.
-      finish: of heads of pixels, such as `keep_classes`; the same function for the same work.
+      slabs: consecutive slabs of heads [z / l, y / n, x / m, k], from the first bin to the last.
+      binning: (l, n, m) voxels of a bin.
+      shape: (z, y, x) voxels; the last bins may reach beyond them.
+      finish: of heads of voxels, such as `keep_classes`; the same function for the same work.
+
+    Yields:
+      First slice and finished heads of at most l slices.
     """
-    return finish({name: _enlarge(head, binning, sides) for name, head in heads.items()})
+    rows = (
+        {name: head[i : i + 1] for name, head in slab.items()}
+        for slab in slabs
+        for i in range(len(next(iter(slab.values()))))
+    )
+    z, sides = 0, (shape[1], shape[2])
+    for three in _with_neighbours(rows):
+        needed = three if binning[0] > 1 else three[1:2]
+        heads = {name: np.concatenate([row[name] for row in needed]) for name in three[1]}
+        large = jax.device_get(_enlarge_middle(heads, binning, sides, finish))
+        yield z, {name: head[: shape[0] - z] for name, head in large.items()}
+        z += binning[0]
+
+
+def _with_neighbours(rows: Iterable[T]) -> Iterator[tuple[T, T, T]]:
+    """Each row between the one before it and the one behind; at the ends itself stands for them."""
+    before: T | None = None
+    row: T | None = None
+    for behind in rows:
+        if row is not None:
+            yield row if before is None else before, row, behind
+            before = row
+        row = behind
+    if row is not None:
+        yield row if before is None else before, row, row
+
+
+@partial(jax.jit, static_argnames=('binning', 'sides', 'finish'))
+def _enlarge_middle(
+    heads: Heads, binning: tuple[int, int, int], sides: tuple[int, int], finish: Finish
+) -> Heads:
+    """The slices of the middle one of three rows of bins, of which one is enough without depth."""
+    depth, slices = binning[0], heads
+    if depth > 1:
+        slices = {name: _grow(head, 0, depth)[depth : 2 * depth] for name, head in heads.items()}
+    return finish({name: _enlarge(head, binning, sides) for name, head in slices.items()})
 
 
 def _enlarge(x: jax.Array, binning: Sequence[int], sides: tuple[int, int]) -> jax.Array:

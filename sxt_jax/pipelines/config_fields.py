@@ -37,7 +37,7 @@ def working_shape(config: Any) -> tuple[int, int, int] | None:
 
 
 def binning(config: Any) -> tuple[int, int, int]:
-    """(1, y, x) pixels of the files that are one of the network's.
+    """(z, y, x) voxels of the files that are one of the network's.
 
     Raises:
       InputError: they are not.

@@ -30,7 +30,7 @@ from sxt_jax.data.targets import CELLS
 from sxt_jax.inference import Finish, mirrored, predict_slabs, predict_volume
 from sxt_jax.inference.biomedisa import MirroredBeyond, padded_shape
 from sxt_jax.inference.cell_maps import finish_cell_maps
-from sxt_jax.inference.enlarge import enlarge_slices
+from sxt_jax.inference.enlarge import enlarge_bins
 from sxt_jax.inference.label import finish_label
 from sxt_jax.inference.orthogonal import HEADS as SLICE_HEADS
 from sxt_jax.inference.orthogonal import predict_orthogonal
@@ -76,7 +76,7 @@ class Segmenter:
       has_label: whether the head is a label −1 … 1.
       whole_slices: whether slices are seen whole where memory allows.
       has_maps: whether the heads are the maps of cells.
-      binning: (1, y, x) pixels of a file that are one of the network's; tiles are of the latter.
+      binning: (z, y, x) voxels of a file that are one of the network's; tiles are of the latter.
     """
 
     apply_fn: Callable[..., Any]
@@ -280,19 +280,14 @@ def _on_bins(
 ) -> Iterator[tuple[int, Heads]]:
     gray = bin_image(image.data, segmenter.binning)
     affine = measure_affine(segmenter.intensity, gray, name=name)
-    height, width = image.shape[1:]
-    for slab in predict_slabs(
+    slabs = predict_slabs(
         segmenter.apply_fn,
         segmenter.variables,
         NormalisedArray(gray, affine),
         **_run(segmenter),
-    ):
-        for i in range(slab.z_stop - slab.z_start):  # one: pixels take many times as much memory
-            heads = {name: jnp.asarray(head[i : i + 1]) for name, head in slab.heads.items()}
-            large = enlarge_slices(
-                heads, binning=segmenter.binning, sides=(height, width), finish=finish
-            )
-            yield slab.z_start + i, jax.device_get(large)
+    )
+    heads = (slab.heads for slab in slabs)
+    return enlarge_bins(heads, binning=segmenter.binning, shape=image.shape, finish=finish)
 
 
 def _on_working_grid(

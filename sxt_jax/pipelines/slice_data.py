@@ -17,7 +17,7 @@ from sxt_jax.data.intensity import Intensity
 from sxt_jax.data.labelled_slices import CHOICES, cut_slices, hold_slices, split_slices
 from sxt_jax.models.slicewise import takes_slices
 from sxt_jax.pipelines.config_fields import binning, working_shape
-from sxt_jax.pipelines.training_data import TrainingData, read_pairs
+from sxt_jax.pipelines.training_data import TrainingData, hold_out, read_pairs
 
 EMPTY_SLICES = ('background', 'unlabelled')
 _ONE_SLICE = 'one slice: the network is 2-D'
@@ -66,6 +66,8 @@ def split_labelled(
 ) -> tuple[list[Example], list[Example], list[Example]]:
     """To train on, to validate on unless there is a folder for that, and those left over."""
     fields = config.data
+    if fields.folds:
+        return *hold_out(config, labelled), []
     return split_slices(
         labelled,
         n=fields.labelled_slices,
@@ -109,7 +111,7 @@ def check_no_slice_fields(config: Any, model: nn.Module) -> None:
     """Fields that are for networks of slices with classes or maps; for others they do nothing.
 
     Raises:
-      InputError: one of them is given, or binning with a network that does not have it.
+      InputError: one of them is given, or binning with flows.
     """
     name = f'with the network {config.model.name!r}'
     if takes_slices(model) and not config.flows.kind:
@@ -121,7 +123,8 @@ def check_no_slice_fields(config: Any, model: nn.Module) -> None:
             found = f'{config.data[field]!r}, {name}'
             expected = 'a network of slices, such as resunet: others learn of volumes'
             raise InputError(f'config.data.{field}', found, expected)
-    check_no_binning(config)
+    if config.flows.kind:
+        check_no_binning(config)
 
 
 def check_no_binning(config: Any) -> None:
@@ -132,7 +135,7 @@ def check_no_binning(config: Any) -> None:
     """
     if binning(config) != NO_BINNING:
         found = f'{tuple(config.data.binning)}, with the network {config.model.name!r}'
-        expected = 'one of slices that gives classes or the maps of cells: resunet, setr, transunet'
+        expected = 'one that gives classes or the maps of cells: unet3d, resunet, setr, transunet'
         raise InputError('config.data.binning', found, expected)
 
 

@@ -195,7 +195,7 @@ def test_fields_of_slices_are_for_networks_of_slices(folder):
     from configs import acseg
 
     for field, value in (
-        ('labelled_slices', 3), ('empty_slices', 'unlabelled'), ('binning', (1, 4, 4)),
+        ('labelled_slices', 3), ('empty_slices', 'unlabelled'),
     ):  # fmt: skip
         config = acseg.get_config('smoke')
         config.data.train, config.data[field] = str(folder), value
