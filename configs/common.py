@@ -27,6 +27,8 @@ def get_config() -> ConfigDict:
     data.validation = ''  # folder of pairs to validate on; empty: a part of the training data
     data.validation_labels = ''
     data.validation_fraction = 0.2
+    data.folds = 0  # cross-validation: parts of the training data, by seed; 0: the fraction
+    data.fold = 0  # 0 … folds − 1: which of them is held out
     data.unlabelled = ''  # folder of tomograms without labels, for networks that give the image
     data.unlabelled_slices = 0  # most of their slices drawn in an epoch; 0: all
     # For networks of slices: what slices without any label are, background or unlabelled; how many

@@ -73,6 +73,7 @@ def check_config(config: Any) -> None:
     model = build_model({**config.model, 'dtype': compute_dtype(config.compute_dtype)})
     _check_tiles(config, model)
     _check_unlabelled(config, model)
+    _check_folds(config)
     check_no_slice_fields(config, model)
     find_task(config, model).check(config, model)
     # What is made here is made again once the data are known; these tell what is wrong.
@@ -100,6 +101,20 @@ def _check_unlabelled(config: Any, model: nn.Module) -> None:
     if config.data.repeats > 1 and config.data.sampling != 'each':
         found = f'{config.data.repeats}, with sampling {config.data.sampling!r}'
         raise InputError('config.data.repeats', found, "1, or sampling 'each'")
+
+
+def _check_folds(config: Any) -> None:
+    """A fold that there is, and nothing else to say what is held out."""
+    fields = config.data
+    if fields.folds < 0 or fields.folds == 1:
+        raise InputError('config.data.folds', f'{fields.folds}', '2 or more, or 0: none')
+    if not 0 <= fields.fold < max(1, fields.folds):
+        expected = f'0 … {fields.folds - 1}' if fields.folds else '0, or data.folds=N too'
+        raise InputError('config.data.fold', f'{fields.fold}', expected)
+    for name in ('validation', 'labelled_slices') if fields.folds else ():
+        if fields[name]:
+            found = f'{fields.folds}, with config.data.{name}={fields[name]}'
+            raise InputError('config.data.folds', found, 'one of them')
 
 
 def _check_choices(config: Any) -> None:

@@ -12,16 +12,19 @@ from absl import logging
 from jax.sharding import Mesh
 
 from sxt_jax.core.errors import InputError
-from sxt_jax.data.datasets import Example, class_frequencies, split_examples
+from sxt_jax.data.binning import NO_BINNING
+from sxt_jax.data.datasets import Example, class_frequencies
 from sxt_jax.data.intensity import Intensity
 from sxt_jax.inference import make_apply_fn
 from sxt_jax.instances.gradient_maps import KINDS
 from sxt_jax.models import build_model
 from sxt_jax.models.slicewise import takes_slices
+from sxt_jax.pipelines.config_fields import binning, working_shape
 from sxt_jax.pipelines.slice_data import check_slices, load_slices, slice_facts
 from sxt_jax.pipelines.training_data import (
     TrainingData,
     check_together,
+    hold_out,
     make_objective,
     make_stream,
     read_pairs,
@@ -48,6 +51,9 @@ class ClassTraining:
             raise InputError('config.model', found, 'a network that gives classes')
         if takes_slices(model):
             check_slices(config)
+        elif working_shape(config) and binning(config) != NO_BINNING:
+            found = f'{binning(config)}, with a working_shape of {working_shape(config)}'
+            raise InputError('config.data.binning', found, 'one of them')
         make_segmentation_loss(dict(config.loss))
 
     def load(self, config: Any, *, intensity: str | Intensity, folder: Path) -> TrainingData:
@@ -64,9 +70,7 @@ class ClassTraining:
             images, labels = fields.validation, fields.validation_labels
             held, _, _ = read_pairs(config, images, labels, intensity=fitted, classes=classes)
         else:
-            train, held = split_examples(
-                train, fraction=fields.validation_fraction, seed=config.seed
-            )
+            train, held = hold_out(config, train)
         return check_together(TrainingData(train, held, classes, fitted))
 
     def network_fields(self, n_classes: int) -> Mapping[str, Any]:
@@ -106,7 +110,7 @@ class ClassTraining:
         return None
 
     def facts(self, config: Any, model: nn.Module, data: TrainingData) -> Mapping[str, Any]:
-        """Of networks of slices, how pixels are binned."""
+        """How voxels are binned."""
         return slice_facts(config)
 
     def what(self, config: Any) -> str:

@@ -17,7 +17,7 @@ from sxt_jax.core.atomic import remove_abandoned
 from sxt_jax.core.errors import InputError
 from sxt_jax.core.progress import progress_bar
 from sxt_jax.core.volume import ArrayLike
-from sxt_jax.data.datasets import Example, fits_in_memory, split_examples
+from sxt_jax.data.datasets import Example, fits_in_memory
 from sxt_jax.data.intensity import Intensity
 from sxt_jax.data.slice_targets import slice_examples
 from sxt_jax.data.targets import CELLS, with_flows
@@ -31,6 +31,7 @@ from sxt_jax.models.slicewise import takes_slices
 from sxt_jax.pipelines.training_data import (
     TrainingData,
     check_together,
+    hold_out,
     make_objective,
     make_stream,
     read_pairs,
@@ -206,12 +207,12 @@ def with_targets(
 def split_with_targets(
     examples: list[Example], *, config: Any, folder: Path
 ) -> tuple[list[Example], list[Example]]:
-    """What to train on and what to validate on, with their targets; see `split_examples`.
+    """What to train on and what to validate on, with their targets; see `hold_out`.
 
     Args:
       examples, config, folder: see `with_targets`.
     """
-    split = partial(split_examples, fraction=config.data.validation_fraction, seed=config.seed)
+    split = partial(hold_out, config)
     targets = partial(with_targets, config=config, folder=folder)
     if not learns_slices(config):
         return split(targets(examples))  # flows first: the cut goes through cells

@@ -23,8 +23,10 @@ from sxt_jax.data.datasets import (
     detect_classes,
     open_pairs,
     prepare_examples,
+    split_examples,
 )
 from sxt_jax.data.distort import Distortion
+from sxt_jax.data.folds import split_folds
 from sxt_jax.data.intensity import Intensity
 from sxt_jax.data.labelled_slices import Unlabelled, value_range
 from sxt_jax.data.pipeline import PatchStream
@@ -229,6 +231,18 @@ def _checked_pairs(
     _tell(report, f'Training data in {images}')
     counts = [entry.label_counts or {} for entry in report.entries if entry.role == 'labels']
     return pair(images, labels or None, **datasets), counts
+
+
+def hold_out(config: Any, examples: Sequence[Example]) -> tuple[list[Example], list[Example]]:
+    """To train on and to validate on: all but a fold and the fold, or by `split_examples`.
+
+    Raises:
+      InputError: fewer examples than folds.
+    """
+    fields, seed = config.data, config.seed
+    if fields.folds:
+        return split_folds(examples, n_folds=fields.folds, fold=fields.fold, seed=seed)
+    return split_examples(examples, fraction=fields.validation_fraction, seed=seed)
 
 
 def make_stream(

@@ -4,7 +4,9 @@ import threading
 import numpy as np
 import pytest
 
+from sxt_jax.core.errors import InputError
 from sxt_jax.data.datasets import crop_example, foreground_positions, split_examples
+from sxt_jax.data.folds import split_folds
 from sxt_jax.data.patches import Sampling
 from sxt_jax.data.pipeline import PatchStream, prefetch
 from tests.training.nets import ball_example, ball_stream
@@ -62,6 +64,29 @@ def test_volumes_are_split_as_wholes():
     assert {e.name for e in train} | {e.name for e in held} == {str(i) for i in range(10)}
     again = split_examples(examples, fraction=0.2, seed=3)[1]
     assert [e.name for e in again] == [e.name for e in held]
+
+
+@pytest.mark.parametrize(('n', 'k'), [(10, 5), (11, 3), (4, 4)])
+def test_folds_share_nothing_and_leave_nothing_out(n, k):
+    examples = [ball_example(i, side=4, name=str(i)) for i in range(n)]
+    all_names = sorted(e.name for e in examples)
+    held_by_seed = []
+    for seed in (3, 4):
+        parts = []
+        for fold in range(k):
+            train, held = split_folds(examples, n_folds=k, fold=fold, seed=seed)
+            assert sorted(e.name for e in (*train, *held)) == all_names
+            parts.append([e.name for e in held])
+        assert sorted(name for part in parts for name in part) == all_names
+        sizes = {len(part) for part in parts}
+        assert max(sizes) - min(sizes) <= 1
+        held_by_seed.append(parts)
+    assert held_by_seed[0] != held_by_seed[1]
+
+
+def test_more_folds_than_volumes_are_told():
+    with pytest.raises(InputError, match=r'config\.data\.folds: 3, of 2 to train on \(a …\)'):
+        split_folds([ball_example(name='a')] * 2, n_folds=3, fold=0, seed=0)
 
 
 def test_foreground_positions_are_foreground():

@@ -14,7 +14,9 @@ from sxt_jax.pipelines.check_config import (
     check_resumed,
     working_shape,
 )
+from sxt_jax.pipelines.slice_data import split_labelled
 from sxt_jax.pipelines.train_network import _dividing_devices
+from sxt_jax.pipelines.training_data import hold_out
 
 
 def smoke():
@@ -50,11 +52,27 @@ def test_a_batch_goes_to_as_many_devices_as_share_it_evenly(batch_size, accumula
         ('optimizer.learning_rate', float('nan')), ('augmentation.noise', float('inf')),
         ('augmentation.elastic_points', 0), ('optimizer.momentum', -3.0),
         ('model.norm_momentum', 1.0), ('loss.dice', -1.0),
+        ('data.folds', 1), ('data.folds', -2), ('data.fold', 1), ('data.fold', -1),
     ],
 )  # fmt: skip
 def test_numbers_that_make_no_run_are_named(field, value):
     with pytest.raises(InputError, match=rf'^config\.{field}: '):
         check_config(changed(smoke, **{'accumulate': 2, field: value}))
+
+
+def test_what_is_held_out_is_a_fold_or_a_fraction():
+    examples = [Example(str(i), np.zeros((4, 4, 4, 1)), np.zeros((4, 4, 4))) for i in range(5)]
+    held = []
+    for fold in range(3):
+        config = changed(smoke, **{'data.folds': 3, 'data.fold': fold})
+        check_config(config)
+        held += [e.name for e in hold_out(config, examples)[1]]
+        assert split_labelled(config, examples)[1:] == (hold_out(config, examples)[1], [])
+    assert sorted(held) == sorted(e.name for e in examples)
+    assert len(hold_out(changed(smoke, **{'data.validation_fraction': 0.4}), examples)[1]) == 2
+    for name, value in (('validation', 'DIR'), ('labelled_slices', 7)):
+        with pytest.raises(InputError, match=f'2, with config.data.{name}={value}'):
+            check_config(changed(smoke, **{'data.folds': 2, f'data.{name}': value}))
 
 
 @pytest.mark.parametrize(
