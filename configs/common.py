@@ -41,6 +41,12 @@ def get_config() -> ConfigDict:
     data.dataset = ''  # data set of the images, in HDF5 and OME-Zarr
     data.label_dataset = ''  # data set of the labels, likewise
     data.classes = ''  # 'cell=1,bead=2+5', 'background=rest,wall=0+32'; empty: all that occur
+    # In place of `classes`, groups of the names that volumes give to their label values, which need
+    # not be the same: 'nucleus=nucleus+euchromatin,lipid=lipid' (see `python -m launch.library`).
+    data.task = ''
+    data.task_missing = 'skip'  # cells that lack a class; refuse
+    data.task_rest = 'background'  # what materials of no class are; ignored, refuse
+    data.task_voxel_sizes = 'equal'  # any; where there is a working_shape, they need not be
     data.ignore_value = config_dict.placeholder(int)  # label value of unlabelled voxels
     data.working_shape = config_dict.placeholder(tuple)  # (z, y, x) to resize volumes to
     data.intensity = 'standard'  # see sxt_jax/data/intensity.py

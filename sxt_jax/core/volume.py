@@ -10,6 +10,7 @@ import numpy as np
 
 VoxelSize = tuple[float, float, float]
 _EQUAL_RATIO = 1.01
+_SIZE_TOLERANCE = 1e-3  # relative; headers round voxel sizes to about four digits
 SLAB_BYTES = 2**23  # small enough for the caches, large against the overhead of a call
 
 
@@ -90,6 +91,11 @@ def load(data: ArrayLike) -> np.ndarray:
 def equal_sides(sizes: Sequence[float]) -> bool:
     """Whether edge lengths of a voxel are alike within 1 %, as headers round them."""
     return max(sizes) <= _EQUAL_RATIO * min(sizes)
+
+
+def equal_voxel_sizes(a: VoxelSize | None, b: VoxelSize | None) -> bool:
+    """Whether two sizes agree, as headers round them; an unknown one contradicts nothing."""
+    return a is None or b is None or np.allclose(a, b, rtol=_SIZE_TOLERANCE, atol=0)
 
 
 def relative_sides(voxel_size_nm: VoxelSize | None) -> tuple[float, ...] | None:

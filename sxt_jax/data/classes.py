@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import re
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar
 
 import numpy as np
@@ -28,6 +28,7 @@ class Classes:
       ignore_value: label value of voxels nobody labelled, if there is one.
       groups: label values of each class in files that are read; None: `values`, one each.
       rest: the class of all other values; None: there are none.
+      also_ignored: further label values that are ignored in files that are read.
     """
 
     names: tuple[str, ...]
@@ -35,6 +36,7 @@ class Classes:
     ignore_value: int | None = None
     groups: tuple[tuple[int, ...], ...] | None = None
     rest: int | None = None
+    also_ignored: tuple[int, ...] = ()
     dtype: ClassVar[Any] = np.int16
 
     def __post_init__(self) -> None:
@@ -43,10 +45,8 @@ class Classes:
         if len(set(self.names)) < len(self.names):
             expected = "distinct names; several values of one as 'cell=1+2'"
             raise InputError('classes', f'a name occurs twice in {self.names}', expected)
-        if self.ignore_value in self._class_of_value:
-            raise InputError(
-                'classes', f'{self.ignore_value} is a class and ignored', 'one of them'
-            )
+        if both := self.ignored_values & self._class_of_value.keys():
+            raise InputError('classes', f'{min(both)} is a class and ignored', 'one of them')
 
     def __len__(self) -> int:
         return len(self.names)
@@ -57,8 +57,14 @@ class Classes:
         return dict(zip(self.values, self.names, strict=True))
 
     @property
+    def ignored_values(self) -> frozenset[int]:
+        """Label values that no loss and no score counts, in files that are read."""
+        one = () if self.ignore_value is None else (self.ignore_value,)
+        return frozenset((*one, *self.also_ignored))
+
+    @property
     def known_values(self) -> frozenset[int] | None:
-        """Values in files that are read, but the ignored one; None where `rest` has all others."""
+        """Values in files that are read, but the ignored ones; None where `rest` has all others."""
         return frozenset(self._class_of_value) if self.rest is None else None
 
     @property
@@ -70,7 +76,7 @@ class Classes:
         """
         mapped = self._class_of_value
         known = all(mapped.get(value, self.rest) == k for k, value in enumerate(self.values))
-        if known and self.ignore_value not in self.values:
+        if known and not self.ignored_values.intersection(self.values):
             return self
         return Classes(self.names, self.values)
 
@@ -87,7 +93,9 @@ class Classes:
     def to_dict(self) -> dict[str, Any]:
         fields = dataclasses.asdict(self)
         # Without groups as ever: runs that were begun before there were any can go on.
-        return {k: v for k, v in fields.items() if self.groups or k not in ('groups', 'rest')}
+        left_out = () if self.groups else ('groups', 'rest')
+        left_out = left_out if self.also_ignored else (*left_out, 'also_ignored')
+        return {k: v for k, v in fields.items() if k not in left_out}
 
     @classmethod
     def from_dict(cls, fields: Mapping[str, Any]) -> Classes:
@@ -98,17 +106,17 @@ class Classes:
             fields['ignore_value'],
             tuple(tuple(group) for group in groups) if groups else None,
             fields.get('rest'),
+            tuple(fields.get('also_ignored', ())),
         )
 
     def indices(self, labels: np.ndarray, *, name: str = 'labels') -> np.ndarray:
-        """Class indices, int16, of label values; `IGNORE_INDEX` for the ignored value.
+        """Class indices, int16, of label values; `IGNORE_INDEX` for ignored values.
 
         Raises:
           InputError: a value is not in the class list.
         """
         mapped = self._class_of_value
-        if self.ignore_value is not None:
-            mapped[self.ignore_value] = IGNORE_INDEX
+        mapped |= dict.fromkeys(self.ignored_values, IGNORE_INDEX)
         known = np.array(sorted(mapped), np.int64)
         place = np.minimum(np.searchsorted(known, labels), len(known) - 1)
         indices = np.array([mapped[value] for value in known.tolist()], np.int16)[place]
@@ -151,7 +159,8 @@ def parse_classes(text: str, *, ignore_value: int | None = None) -> Classes:
     Raises:
       InputError: the text does not read that way.
     """
-    members = _parse_members(text)
+    expected = "names and values like 'cell=1,bead=2+5' (or 'rest': all others)"
+    members = parse_groups(text, _read_value, field='data.classes', what='value', expected=expected)
     zero = next((name for name, group in members.items() if '0' in group), 'background')
     background = 'background' if 'background' in members else zero
     members = {background: members.pop(background, ['0']), **members}
@@ -173,26 +182,46 @@ def parse_classes(text: str, *, ignore_value: int | None = None) -> Classes:
     return Classes(names, values, ignore_value, None if plain else kept, rest)
 
 
-def _parse_members(text: str) -> dict[str, list[str]]:
-    """Values, as plain numbers, and `REST`, of each name."""
-    members: dict[str, list[str]] = {}
+def _read_value(text: str) -> str | None:
+    """A label value as a plain number, or `REST`."""
+    if text == REST:
+        return REST
+    return str(int(text)) if re.fullmatch('-?[0-9]+', text) else None
+
+
+def parse_groups(
+    text: str, read: Callable[[str], str | None], *, field: str, what: str, expected: str
+) -> dict[str, list[str]]:
+    """The groups of 'name=member+member,name=member', none of whose members is in two.
+
+    Args:
+      text: names and members.
+      read: a member as it is compared with others, or None if it is none.
+      field: of the config, for errors.
+      what: members are, for errors.
+      expected: what would be read, for errors.
+
+    Raises:
+      InputError: the text does not read that way, or has a name or member twice.
+    """
+    groups: dict[str, list[str]] = {}
     seen: set[str] = set()
     for item in text.split(','):
-        name, equals, values = (part.strip() for part in item.partition('='))
-        group = [value.strip() for value in values.split('+')]
-        if not (name and equals and all(re.fullmatch(f'-?[0-9]+|{REST}', v) for v in group)):
-            expected = "names and values like 'cell=1,bead=2+5' (or 'rest': all others)"
-            raise InputError('data.classes', repr(text), expected)
-        group = [value if value == REST else str(int(value)) for value in group]
-        for value in group:
-            if value in seen:
-                raise InputError('data.classes', f'value {value} twice in {text!r}', 'one name')
-            seen.add(value)
-        if name in members:
-            expected = f"each once: several values of one as '{name}=1+2'"
-            raise InputError('data.classes', f'{name} twice in {text!r}', expected)
-        members[name] = group
-    return members
+        name, equals, members = (part.strip() for part in item.partition('='))
+        group = [read(member.strip()) for member in members.split('+')]
+        found = [member for member in group if member]
+        if not (name and equals and len(found) == len(group)):
+            raise InputError(field, repr(text), expected)
+        for member in found:
+            if member in seen:
+                raise InputError(field, f'{what} {member} twice in {text!r}', 'it in one class')
+            seen.add(member)
+        if name in groups:
+            joined = '+'.join(groups[name] + found)
+            once = f"each once: several {what}s of one as '{name}={joined}'"
+            raise InputError(field, f'{name} twice in {text!r}', once)
+        groups[name] = found
+    return groups
 
 
 def find_classes(

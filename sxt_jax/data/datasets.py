@@ -160,7 +160,7 @@ def prepare_examples(
     pairs: Sequence[Pair],
     volumes: Sequence[tuple[Volume, Volume]],
     *,
-    classes: LabelMap,
+    label_maps: Sequence[LabelMap],
     intensity: str | Intensity,
     clip: bool = False,
     working_shape: tuple[int, int, int] | None = None,
@@ -173,7 +173,8 @@ def prepare_examples(
     Args:
       pairs: files; for names.
       volumes: image and labels of each pair (`open_pairs`).
-      classes: which label value is which class, or that they are ids (`targets.ObjectIds`).
+      label_maps: for each pair, which label value is which class, or that they are ids
+        (`targets.ObjectIds`).
       intensity: a kind, fitted to the first volume, or a normalisation fitted before.
       clip: whether the fitted one cuts normalised values to 0 … 1.
       working_shape: grid to which every volume is resized, trilinearly (labels: nearest);
@@ -193,11 +194,11 @@ def prepare_examples(
     )
     in_memory = working_shape is not None or (not lazy and fits_in_memory(n_bytes))
     examples = []
-    for pair, (image, labels) in zip(pairs, volumes, strict=True):
+    for pair, (image, labels), label_map in zip(pairs, volumes, label_maps, strict=True):
         gray, name = bin_image(image.data, binning), str(pair.image)
         voxel_size_nm = binned_voxel_size(image.voxel_size_nm, binning)
-        found = bin_labels(labels.data, binning, _is_unlabelled(classes, str(pair.labels)))
-        indices: ArrayLike = _to_indices(found, classes, str(pair.labels))
+        found = bin_labels(labels.data, binning, _is_unlabelled(label_map, str(pair.labels)))
+        indices: ArrayLike = _to_indices(found, label_map, str(pair.labels))
         if working_shape is not None:
             measure_affine(Intensity(), gray, name=name)  # NaNs must not spread by resizing
             gray, indices, voxel_size_nm = _resize(image, indices, working_shape)
@@ -297,8 +298,8 @@ def _is_unlabelled(classes: LabelMap, name: str) -> Callable[[np.ndarray], np.nd
     return lambda values: classes.indices(values, name=name) == IGNORE_INDEX
 
 
-def _to_indices(labels: ArrayLike, classes: LabelMap, name: str) -> _View:
-    return _View(labels, lambda v: classes.indices(v, name=name), classes.dtype, channel=False)
+def _to_indices(labels: ArrayLike, label_map: LabelMap, name: str) -> _View:
+    return _View(labels, lambda v: label_map.indices(v, name=name), label_map.dtype, channel=False)
 
 
 def _resize(

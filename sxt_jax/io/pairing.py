@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from sxt_jax.core.errors import InputError
@@ -88,6 +88,45 @@ def find_pairs(
         for p in pairs
     ]
     return named, unpaired
+
+
+def find_pairs_below(
+    folder: str | Path, *, dataset: str | None = None, label_dataset: str | None = None
+) -> tuple[list[Pair], list[Unpaired]]:
+    """As `find_pairs`, of a folder and all folders within it.
+
+    Names of pairs tell the folder, as 'laboratory/cell_1'. Folders of images alone are passed over.
+
+    Args:
+      folder: one, or a volume that holds its labels.
+      dataset, label_dataset: as `find_pairs` takes them.
+
+    Raises:
+      InputError: it is missing, or there is nothing to pair.
+    """
+    datasets = {'dataset': dataset, 'label_dataset': label_dataset}
+    pairs: list[Pair] = []
+    unpaired: list[Unpaired] = []
+    for place in _folders(Path(folder), set()):
+        if holds_pairs(place, **datasets) or any(map(label_stem, _volumes(place))):
+            found, missing = find_pairs(place, **datasets)
+            prefix = place.relative_to(folder).as_posix() if place != Path(folder) else '.'
+            pairs += [dataclasses.replace(p, name=str(Path(prefix, p.name))) for p in found]
+            unpaired += missing
+    return (pairs, unpaired) if pairs else find_pairs(folder, **datasets)
+
+
+def _folders(path: Path, seen: set[Path]) -> Iterator[Path]:
+    """A folder and those within that are no volumes, each once; a path that is none by itself."""
+    yield path
+    seen.add(path.resolve())
+    if not _holds_volumes(path):
+        return
+    used = _pair_subfolders(path) or ()
+    for sub in sorted(path.iterdir(), key=natural_order):
+        hidden = sub.name.startswith('.') or sub in used
+        if sub.is_dir() and not hidden and not is_volume(sub) and sub.resolve() not in seen:
+            yield from _folders(sub, seen)
 
 
 def holds_pairs(

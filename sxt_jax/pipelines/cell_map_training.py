@@ -21,6 +21,7 @@ from sxt_jax.data.targets import CELLS
 from sxt_jax.inference import make_apply_fn
 from sxt_jax.models.heads import CELL_MAPS
 from sxt_jax.pipelines.slice_data import check_slices, load_slices, slice_facts
+from sxt_jax.pipelines.task_cells import check_no_task
 from sxt_jax.pipelines.training_data import (
     TrainingData,
     check_together,
@@ -52,9 +53,7 @@ class CellMapTraining:
         if not 1 <= config.cells.boundary_px <= _WIDEST:
             found = f'{config.cells.boundary_px}'
             raise InputError('config.cells.boundary_px', found, f'1 … {_WIDEST} pixels')
-        if config.data.classes:
-            found = f'{config.data.classes!r}, with the maps of cells'
-            raise InputError('config.data.classes', found, 'nothing: labels are ids of cells')
+        check_no_task(config, 'the maps of cells')
         if config.class_balance:
             found = 'on, with the maps of cells'
             raise InputError('config.class_balance', found, 'off: their loss is Dice')

@@ -15,8 +15,9 @@ import numpy as np
 
 from sxt_jax import io
 from sxt_jax.core.errors import InputError
-from sxt_jax.core.volume import Volume, VoxelSize, equal_sides, slabs
+from sxt_jax.core.volume import Volume, VoxelSize, equal_sides, equal_voxel_sizes, slabs
 from sxt_jax.data.classes import Classes, count_values
+from sxt_jax.io import Pair
 from sxt_jax.pipelines.check_report import (
     Entry,
     Problem,
@@ -28,7 +29,6 @@ from sxt_jax.pipelines.check_report import (
     times,
 )
 
-_SIZE_TOLERANCE = 1e-3  # relative; headers round voxel sizes to about four digits
 _MANY_LABELS = 64  # more values than any of the systems has classes
 _FEW_LABELS = 2  # cells of which few volumes have no more
 
@@ -39,8 +39,8 @@ class _Rules:
 
     values: frozenset[int] | None
     patch: tuple[int, ...] | None
-    isotropic: bool
-    ignore_label: int | None = None
+    isotropic: bool = False
+    ignored: frozenset[int] = frozenset()
     instances: bool = False
     classes: Classes | None = None
 
@@ -114,27 +114,63 @@ def check_pairs(
         return Report((), (_from_error(error),))
     problems = [Problem('error', u.file, f'has no partner; expected {u.looked_for}')
                 for u in unpaired]  # fmt: skip
-    values = _allowed_values(n_classes, classes, ignore_label)
+    ignored = frozenset() if ignore_label is None else frozenset({ignore_label})
+    values = _allowed_values(n_classes, classes, ignored)
     sides = tuple(patch) if patch else None
-    rules = _Rules(values, sides, isotropic, ignore_label, instances, classes)
+    rules = _Rules(values, sides, isotropic, ignored, instances, classes)
     entries: list[Entry] = []
     for one in pairs:
-        image = _check_file(one.image, one.name, 'image', one.labels, rules, problems, on_file)
-        truth = _check_file(one.labels, one.name, 'labels', one.image, rules, problems, on_file)
-        _check_pair(image, truth, problems)
-        entries += [image, truth]
+        entries += _check_both(one, rules, problems, on_file)
     if not pairs:
         problems.append(Problem('error', Path(images), 'no image has labels'))
     _check_set([e for e in entries if e.role == 'image'], problems)
     return Report(tuple(entries), tuple(problems))
 
 
+def check_cells(
+    pairs: Sequence[Pair],
+    *,
+    classes: Sequence[Classes],
+    voxel_sizes_nm: Sequence[VoxelSize | None],
+    patch: Sequence[int] | None = None,
+    on_file: Callable[[Path], Any] | None = None,
+) -> Report:
+    """As `check_pairs`, of pairs whose label values each have meanings of their own.
+
+    Args:
+      pairs: cells of a library.
+      classes: what the label values of each mean.
+      voxel_sizes_nm: of each, by whatever told them.
+      patch, on_file: as of `check_pairs`.
+    """
+    sides = tuple(patch) if patch else None
+    entries: list[Entry] = []
+    problems: list[Problem] = []
+    for one, meant, size in zip(pairs, classes, voxel_sizes_nm, strict=True):
+        ignored = meant.ignored_values
+        values = _allowed_values(None, meant, ignored)
+        rules = _Rules(values, sides, ignored=ignored, classes=meant)
+        both = _check_both(one, rules, problems, on_file)
+        entries += [dataclasses.replace(entry, voxel_size_nm=size) for entry in both]
+    _check_set([e for e in entries if e.role == 'image'], problems)
+    return Report(tuple(entries), tuple(problems))
+
+
 def _allowed_values(
-    n_classes: int | None, classes: Classes | None, ignore_label: int | None
+    n_classes: int | None, classes: Classes | None, ignored: frozenset[int]
 ) -> frozenset[int] | None:
     values = frozenset(range(n_classes or 0)) if classes is None else classes.known_values
-    ignored = frozenset() if ignore_label is None else {ignore_label}
     return values | ignored if values else None
+
+
+def _check_both(
+    one: Pair, rules: _Rules, problems: list[Problem], on_file: Callable[[Path], Any] | None
+) -> tuple[Entry, Entry]:
+    """What an image and its labels hold; their problems are appended."""
+    image = _check_file(one.image, one.name, 'image', one.labels, rules, problems, on_file)
+    truth = _check_file(one.labels, one.name, 'labels', one.image, rules, problems, on_file)
+    _check_pair(image, truth, problems)
+    return image, truth
 
 
 def _from_error(error: InputError) -> Problem:
@@ -226,9 +262,10 @@ def _judge_labels(entry: Entry, rules: _Rules) -> list[tuple[Severity, str]]:
     if counts is None:
         found.append(('error', 'labels are not integers'))
         return found
-    values = sorted(set(counts) - {rules.ignore_label})
+    values = sorted(set(counts) - rules.ignored)
     if all(_is_background(value, rules) for value in values):
-        ignored = f' and ignored voxels ({rules.ignore_label})' if len(values) < len(counts) else ''
+        told = ', '.join(str(value) for value in sorted(rules.ignored & counts.keys()))
+        ignored = f' and ignored voxels ({told})' if told else ''
         # A slice among others may well hold nothing.
         severity: Severity = 'warning' if entry.shape and entry.shape[0] == 1 else 'error'
         found.append((severity, f'labels are empty: background{ignored} only'))
@@ -275,17 +312,12 @@ def _check_pair(image: Entry, labels: Entry, problems: list[Problem]) -> None:
             f'{image.file.name}'
         )
         problems.append(Problem('error', labels.file, message))
-    if not _same_size(image.voxel_size_nm, labels.voxel_size_nm):
+    if not equal_voxel_sizes(image.voxel_size_nm, labels.voxel_size_nm):
         message = (
             f'voxel size {size_text(labels.voxel_size_nm)} nm differs from '
             f'{size_text(image.voxel_size_nm)} nm of its image {image.file.name}'
         )
         problems.append(Problem('warning', labels.file, message))
-
-
-def _same_size(a: VoxelSize | None, b: VoxelSize | None) -> bool:
-    """Whether two sizes agree; an unknown one contradicts nothing."""
-    return a is None or b is None or np.allclose(a, b, rtol=_SIZE_TOLERANCE, atol=0)
 
 
 def _check_set(images: Sequence[Entry], problems: list[Problem]) -> None:
@@ -304,7 +336,7 @@ def _check_set(images: Sequence[Entry], problems: list[Problem]) -> None:
                 f'{_channels(entry)} channels; expected {_channels(first)} as {first.file.name}'
             )
             problems.append(Problem('error', entry.file, message))
-        if sized and not _same_size(entry.voxel_size_nm, sized.voxel_size_nm):
+        if sized and not equal_voxel_sizes(entry.voxel_size_nm, sized.voxel_size_nm):
             message = (
                 f'voxel size {size_text(entry.voxel_size_nm)} nm differs from '
                 f'{size_text(sized.voxel_size_nm)} nm of {sized.file.name}'

@@ -85,13 +85,7 @@ class Report:
 
     def format_table(self) -> str:
         """The rows as aligned text, columns without content left out."""
-        cells = {k: [_text(v) for v in column] for k, column in self.columns.items()}
-        cells = {k: v for k, v in cells.items() if any(c not in ('', '-') for c in v)}
-        widths = {k: max(len(k), *map(len, v)) for k, v in cells.items()}
-        lines = ['  '.join(k.ljust(w) for k, w in widths.items())]
-        for i in range(len(self.entries)):
-            lines.append('  '.join(cells[k][i].ljust(w) for k, w in widths.items()))
-        return '\n'.join(line.rstrip() for line in lines)
+        return format_columns(self.columns)
 
     def raise_if_errors(self) -> None:
         """Raise the first error, saying how many more there are.
@@ -126,6 +120,17 @@ def _row(entry: Entry) -> dict[str, Any]:
 
 
 _EMPTY = Entry('', Path(), 'image')
+
+
+def format_columns(columns: Mapping[str, Sequence[Any]]) -> str:
+    """A table as aligned text, columns without content left out."""
+    cells = {k: [_text(v) for v in column] for k, column in columns.items()}
+    cells = {k: v for k, v in cells.items() if any(c not in ('', '-') for c in v)}
+    widths = {k: max(len(k), *map(len, v)) for k, v in cells.items()}
+    lines = ['  '.join(k.ljust(w) for k, w in widths.items())]
+    for row in zip(*cells.values(), strict=True):
+        lines.append('  '.join(c.ljust(w) for c, w in zip(row, widths.values(), strict=True)))
+    return '\n'.join(line.rstrip() for line in lines)
 
 
 def _text(value: Any) -> str:
