@@ -28,6 +28,7 @@ from sxt_jax.pipelines.check_report import size_text
 from sxt_jax.pipelines.config_fields import as_triple, make_sampling, working_shape
 from sxt_jax.pipelines.mask_training import learns_mask
 from sxt_jax.pipelines.slice_data import check_no_slice_fields
+from sxt_jax.pipelines.task_cells import check_task
 from sxt_jax.pipelines.training_task import find_task
 from sxt_jax.training.loop import SCORE
 from sxt_jax.training.mask_evaluator import MASK_LOSS
@@ -83,6 +84,7 @@ def check_config(config: Any) -> None:
     make_sampling(config)
     if config.data.classes:
         parse_classes(config.data.classes, ignore_value=config.data.ignore_value)
+    check_task(config)
     working_shape(config)
 
 

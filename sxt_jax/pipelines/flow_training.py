@@ -28,6 +28,7 @@ from sxt_jax.inference.orthogonal import predict_orthogonal
 from sxt_jax.instances.gradient_maps import KINDS, labels_to_flows
 from sxt_jax.models import build_model
 from sxt_jax.models.slicewise import takes_slices
+from sxt_jax.pipelines.task_cells import check_no_task
 from sxt_jax.pipelines.training_data import (
     TrainingData,
     check_together,
@@ -66,9 +67,7 @@ def _check_flows(config: Any, model: nn.Module) -> None:
         found = f'{kind!r}, with the network {name!r}'
         expected = 'a network that gives flows: cellpose3d or cellpose2d'
         raise InputError('config.flows.kind', found, expected)
-    if config.data.classes:
-        found = f'{config.data.classes!r}, with flows of kind {kind!r}'
-        raise InputError('config.data.classes', found, 'nothing: labels are ids of cells')
+    check_no_task(config, f'flows of kind {kind!r}')
     if any(n is not None for n in config.data.working_shape or ()):
         found = f'{tuple(config.data.working_shape)}, with flows'
         raise InputError('config.data.working_shape', found, 'none: cells keep their own grid')

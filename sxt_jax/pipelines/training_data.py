@@ -40,9 +40,10 @@ from sxt_jax.io import (
     split_dataset,
     without_labels,
 )
-from sxt_jax.pipelines.check_data import check_pairs, check_volumes
+from sxt_jax.pipelines.check_data import check_cells, check_pairs, check_volumes
 from sxt_jax.pipelines.check_report import Report
 from sxt_jax.pipelines.config_fields import binning, frozen_parts, make_sampling, working_shape
+from sxt_jax.pipelines.task_cells import select_cells
 from sxt_jax.training.objectives import Loss, Objective
 from sxt_jax.training.optimizers import make_optimizer
 
@@ -112,13 +113,15 @@ def read_pairs(
       images, labels: folders, as `io.pair` takes them.
       intensity: a kind of normalisation to fit, or one fitted before.
       classes: what label values mean; None: what the config says, else what occurs in the labels.
-        With `CELLS` they are ids of cells.
+        With `CELLS` they are ids of cells. With a task each volume has its own.
       lazy: whether volumes are left in their files even if they fit in memory.
 
     Raises:
       InputError: an error in the data.
     """
     ids, ignore_value = classes is CELLS, config.data.ignore_value
+    if config.data.task:
+        return _read_cells(config, images, labels, intensity=intensity, known=classes, lazy=lazy)
     if classes is None and config.data.classes:
         classes = parse_classes(config.data.classes, ignore_value=ignore_value)
         _check_empty(config, classes)
@@ -128,11 +131,45 @@ def read_pairs(
         found = [labels for _, labels in volumes]
         classes = detect_classes(found, counts, ignore_value=ignore_value)
     logging.info('Classes: %s', classes)
-    label_map = ObjectIds(ignore_value) if ids else classes
+    label_maps = [ObjectIds(ignore_value) if ids else classes] * len(pairs)
     examples, fitted = _prepare(
-        config, pairs, volumes, label_map=label_map, intensity=intensity, lazy=lazy
+        config, pairs, volumes, label_maps=label_maps, intensity=intensity, lazy=lazy
     )
     return examples, classes, fitted
+
+
+def _read_cells(
+    config: Any,
+    images: str,
+    labels: str,
+    *,
+    intensity: str | Intensity,
+    known: Classes | None,
+    lazy: bool,
+) -> tuple[list[Example], Classes, Intensity]:
+    """As `read_pairs`, of the cells that serve the config's task; `known` are classes, if any."""
+    chosen = select_cells(config, images, labels, new_names=known is not None)
+    for classes in chosen.classes:
+        _check_empty(config, classes)
+    with progress_bar(unit='file', desc='checking', inner=True) as bar:
+        report = check_cells(
+            chosen.pairs,
+            classes=chosen.classes,
+            voxel_sizes_nm=[cell.voxel_size_nm for cell in chosen.cells],
+            patch=_patch(config),
+            on_file=lambda _: bar.update(),
+        )
+    _tell(report, f'Cells of {images}')
+    examples, fitted = _prepare(
+        config,
+        chosen.pairs,
+        chosen.open(),
+        label_maps=chosen.classes,
+        intensity=intensity,
+        lazy=lazy,
+    )
+    logging.info('Classes: %s', chosen.task.classes)
+    return examples, chosen.task.classes, fitted
 
 
 def _check_empty(config: Any, classes: Classes) -> None:
@@ -157,7 +194,8 @@ def read_unlabelled(config: Any, folder: str, *, intensity: Intensity) -> list[E
     images = [open_volume(file) for file in files]
     nothing = [Volume(np.broadcast_to(np.int8(0), image.shape)) for image in images]
     volumes = list(zip(images, nothing, strict=True))
-    examples, _ = _prepare(config, pairs, volumes, label_map=Unlabelled(), intensity=intensity)
+    label_maps = [Unlabelled()] * len(pairs)
+    examples, _ = _prepare(config, pairs, volumes, label_maps=label_maps, intensity=intensity)
     return examples
 
 
@@ -176,7 +214,7 @@ def _prepare(
     pairs: Sequence[Pair],
     volumes: Sequence[tuple[Volume, Volume]],
     *,
-    label_map: LabelMap,
+    label_maps: Sequence[LabelMap],
     intensity: str | Intensity,
     lazy: bool = False,
 ) -> tuple[list[Example], Intensity]:
@@ -184,7 +222,7 @@ def _prepare(
         return prepare_examples(
             pairs,
             volumes,
-            classes=label_map,
+            label_maps=label_maps,
             intensity=intensity,
             clip=config.data.clip,
             working_shape=working_shape(config),
