@@ -19,6 +19,7 @@ from sxt_jax.core.errors import InputError
 from sxt_jax.training.objectives import Objective, parameter_path, trainable_mask
 
 SCOPES = ('all', 'encoder', 'matching')
+_TOLD = 8  # arrays of weights that are named in the log
 
 
 @flax.struct.dataclass
@@ -106,19 +107,22 @@ def start_from(state: TrainState, variables: Mapping[str, Any], *, scope: str) -
     """
     if scope not in SCOPES:
         raise InputError('initial.scope', repr(scope), f'one of {SCOPES}')
-    taken = []
+    taken: list[str] = []
+    fresh: list[str] = []
 
     def choose(other: dict[str, Any], path: Any, leaf: jax.Array) -> jax.Array:
         text = parameter_path(path)
         if scope == 'encoder' and not text.startswith('encoder'):
+            fresh.append(text)
             return leaf
         found = other.get(text)
         if found is not None and found.shape == leaf.shape:
             taken.append(text)
             return jax.device_put(jnp.asarray(found, leaf.dtype), leaf.sharding)
-        if scope == 'matching':
-            return leaf
         shape = 'nothing' if found is None else f'shape {found.shape}'
+        if scope == 'matching':
+            fresh.append(f'{text} {leaf.shape} (there: {shape})')
+            return leaf
         expected = f'shape {leaf.shape}: the same config.model, or initial.scope matching'
         raise InputError(f'initial weights {text}', shape, expected)
 
@@ -130,6 +134,9 @@ def start_from(state: TrainState, variables: Mapping[str, Any], *, scope: str) -
     batch_stats = merge(state.batch_stats, variables.get('batch_stats', {}))
     if not taken:
         raise InputError('initial weights', f'none taken by scope {scope!r}', 'weights that match')
-    n_all = len(jax.tree.leaves((params, batch_stats)))
+    n_all = len(taken) + len(fresh)
     logging.info('Taken: %d of %d arrays of weights and statistics', len(taken), n_all)
+    if fresh:
+        others = f' and {len(fresh) - _TOLD} more' if len(fresh) > _TOLD else ''
+        logging.info('Left as initialised: %s%s', ', '.join(fresh[:_TOLD]), others)
     return dataclasses.replace(state, params=params, batch_stats=batch_stats)

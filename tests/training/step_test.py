@@ -10,14 +10,16 @@ import pytest
 from sxt_jax.core.devices import make_device_mesh, split_batch
 from sxt_jax.core.errors import InputError
 from sxt_jax.data.augment import Augmentation
+from sxt_jax.models import build_model
 from sxt_jax.training.objectives import (
     Objective,
     make_segmentation_loss,
+    parameter_path,
     steps_per_round,
     trainable_mask,
     turn_of_step,
 )
-from sxt_jax.training.state import create_state, start_from
+from sxt_jax.training.state import TrainState, create_state, start_from
 from sxt_jax.training.step import make_train_step
 from tests.training.nets import TinyNet, ball_stream, image_loss
 
@@ -193,6 +195,41 @@ def test_ignored_voxels_do_not_teach():
     )(logits)
     assert np.isfinite(value)
     np.testing.assert_array_equal(grads, 0)
+
+
+@pytest.mark.parametrize(
+    ('n_labels', 'n_channels', 'left'),
+    [
+        (2, 1, set()),
+        (4, 1, {'head/bias', 'head/kernel'}),
+        (2, 3, {'encoder_0/conv_1/kernel'}),
+        (4, 3, {'head/bias', 'head/kernel', 'encoder_0/conv_1/kernel'}),
+    ],
+)
+def test_weights_of_another_task_are_taken_where_shapes_match(caplog, n_labels, n_channels, left):
+    """Another number of classes leaves the last convolution, other input channels the first."""
+
+    def variables(n_labels, n_channels, value):
+        model = build_model({'name': 'unet3d', 'filters': (4, 8), 'n_labels': n_labels})
+        image = jnp.zeros((1, 4, 4, 4, n_channels))
+        shapes = jax.eval_shape(lambda: model.init(jax.random.key(0), image, train=False))
+        return jax.tree.map(lambda leaf: jnp.full(leaf.shape, value), shapes)
+
+    fresh = variables(n_labels, n_channels, 0.0)
+    state = TrainState(jnp.zeros((), jnp.int32), fresh['params'], fresh['batch_stats'], {})
+    with caplog.at_level('INFO'):
+        found = start_from(state, variables(2, 1, 1.0), scope='matching')
+    flat = jax.tree_util.tree_leaves_with_path((found.params, found.batch_stats))
+    untouched = {parameter_path(path[1:]) for path, leaf in flat if not leaf.any()}
+    assert untouched == left
+    assert all(leaf.all() for path, leaf in flat if parameter_path(path[1:]) not in left)
+    assert f'Taken: {len(flat) - len(left)} of {len(flat)} arrays' in caplog.text
+    assert ('Left as initialised' in caplog.text) == bool(left)
+    for name in left:
+        assert f'{name} (' in caplog.text
+    if n_channels > 1:
+        told = 'encoder_0/conv_1/kernel (3, 3, 3, 3, 4) (there: shape (3, 3, 3, 1, 4))'
+        assert told in caplog.text
 
 
 def test_weights_are_taken_by_scope():
