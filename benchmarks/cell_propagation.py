@@ -10,7 +10,8 @@ labelled slice, and the combinations also with ours, moved regions. Everything g
 
 Scores are of the slices without labels: the Dice of each cell of the labelled slices with the
 voxels that have its number, of which the mean; and of the islands of these cells that the mask
-shows (at least half of their pixels) the share that has the number of its cell.
+shows (at least half of their pixels) the share of which most of what it shows has their cell's
+number.
 
 Maps of mask and boundary are simulated: the truth, shifted at random (SD 0.7 pixels), blurred, with
 noise; between two cells the boundary fades where the image's own line does. Or a network gives
@@ -222,7 +223,7 @@ def _dice(table, cell: int) -> float:  # type: ignore[no-untyped-def]
 def _islands(
     found: np.ndarray, truth: np.ndarray, mask: np.ndarray, known: np.ndarray
 ) -> Iterator[tuple[bool, bool]]:
-    """Of each island of a slice: is most of it of its cell, and does the mask show it?"""
+    """Of each island of a slice: is most of what the mask shows of its cell, and is that half?"""
     regions, (owners,) = true_regions_of(truth[None], shift_px=0, seed=0)
     places, sizes = ndimage.find_objects(regions[0]), np.bincount(regions[0].ravel())
     for cell in np.intersect1d(owners, known):
@@ -230,8 +231,9 @@ def _islands(
         for region in own[own != own[sizes[own].argmax()]]:
             box = places[region - 1]
             inside = regions[0][box] == region
-            numbers = np.bincount(found[box][inside])
-            yield bool(numbers.argmax() == cell), bool(mask[box][inside].mean() >= 0.5)
+            shown = inside & mask[box]
+            numbers = np.bincount(found[box][shown], minlength=1)
+            yield bool(numbers.argmax() == cell), 2 * shown.sum() >= inside.sum()
 
 
 def measure(seed: int, faint: float, kind: str, *, smoke: bool) -> Iterator[Record]:

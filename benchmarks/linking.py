@@ -33,7 +33,7 @@ from benchmarks.harness import (
 )
 from sxt_jax.data.phantom import tissue
 from sxt_jax.propagation import Tracks, link
-from sxt_jax.propagation.overlaps import best_links, overlap_table
+from sxt_jax.propagation.overlaps import find_links, overlap_table
 
 SHAPE, SMOKE_SHAPE = (64, 256, 256), (16, 64, 64)
 SHIFTS = (0.0, 0.25, 0.5)  # pixels
@@ -124,7 +124,7 @@ def link_as_published(regions: np.ndarray, cells: Mapping[int, np.ndarray]) -> T
     takes the cell's number.
     """
     matches = [
-        best_links(overlap_table(before, after)) for before, after in itertools.pairwise(regions)
+        find_links(overlap_table(before, after)) for before, after in itertools.pairwise(regions)
     ]
     ids = [np.unique(labels[labels > 0]) for labels in regions]
     bodies = _bodies(regions, ids, matches, cells)
@@ -139,7 +139,8 @@ def link_as_published(regions: np.ndarray, cells: Mapping[int, np.ndarray]) -> T
             chosen = match.is_predecessor
             for before, after in zip(match.before[chosen], match.after[chosen], strict=True):
                 here.setdefault(int(after), label[-1][int(before)])
-            pairs = zip(match.before.tolist(), match.after.tolist(), strict=True)
+            best = chosen | match.is_successor
+            pairs = zip(match.before[best].tolist(), match.after[best].tolist(), strict=True)
             for before, after in pairs:
                 track = label[-1][before]
                 if after in bodies[z] and track > largest:
@@ -293,7 +294,7 @@ def search_windows(before: np.ndarray, after: np.ndarray) -> dict[int, int]:
 def track_pair(before: Any, after: Any) -> dict[int, int]:
     """The same by the joint histogram."""
     table = overlap_table(before, after)
-    links = best_links(table)
+    links = find_links(table)
     chosen = links.is_predecessor
     after_ids, before_ids = table.pred_ids[links.after], table.true_ids[links.before]
     return dict(zip(after_ids[chosen].tolist(), before_ids[chosen].tolist(), strict=True))

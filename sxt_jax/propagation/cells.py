@@ -134,7 +134,9 @@ def split_cells(
         markers = _point_markers(parts, n_parts, points, first_island, recipe)
         lines = _lines(parts, boundary, moved, recipe)
         height = -ndimage.distance_transform_edt(mask & ~lines).astype(np.float32)
-    _mark_rest(markers, mask, first_island, recipe.min_island_px)
+    _mark_whole(markers, mask, first_island, recipe.min_island_px)
+    large = np.bincount(parts.ravel(), minlength=n_parts + 1) >= recipe.min_island_px
+    _mark_thin(markers, mask, large[parts] & (parts > 0), first_island, recipe.min_island_px)
     return _grow(height, markers, mask)
 
 
@@ -268,17 +270,52 @@ def _largest_of_each(keys: np.ndarray, sizes: np.ndarray, pairs: np.ndarray) -> 
     return chosen
 
 
-def _mark_rest(
+def _mark_whole(
     markers: np.ndarray, mask: np.ndarray, first_island: int, min_island_px: int
 ) -> None:
-    """Mark as islands what of the mask has no marker yet, being so thin that it is all boundary."""
+    """Mark as islands what of the mask has no marker, being so thin that it is all boundary."""
     whole, n_whole = ndimage.label(mask)
-    is_island = np.bincount(whole.ravel(), minlength=n_whole + 1) >= min_island_px
+    marked = np.zeros(n_whole + 1, bool)
+    marked[whole[markers > 0]] = True
+    _add_islands(markers, whole, ~marked, first_island, min_island_px)
+
+
+def _mark_thin(
+    markers: np.ndarray,
+    mask: np.ndarray,
+    interior: np.ndarray,
+    first_island: int,
+    min_island_px: int,
+) -> None:
+    """Mark as islands what is all boundary and hangs on to a cell by its rim.
+
+    Filopodia that lie against another cell do, and would grow out of it. The rim of a cell is as
+    wide as the band of boundary between interior and outside is on average, and a pixel; what of
+    the mask is further from any interior is of none of them.
+    """
+    band = mask & ~interior
+    n_beside = np.count_nonzero(ndimage.binary_dilation(interior) & band)
+    if not n_beside:
+        return
+    rim_px = 1 + round(np.count_nonzero(band) / n_beside)
+    near = ndimage.binary_dilation(interior | (markers > 0), iterations=rim_px, mask=mask)
+    thin, n_thin = ndimage.label(mask & ~near)
+    _add_islands(markers, thin, np.ones(n_thin + 1, bool), first_island, min_island_px)
+
+
+def _add_islands(
+    markers: np.ndarray,
+    pieces: np.ndarray,
+    wanted: np.ndarray,
+    first_island: int,
+    min_island_px: int,
+) -> None:
+    """Mark pieces, numbered from 1, that are wanted and not too small, with new numbers."""
+    is_island = wanted & (np.bincount(pieces.ravel(), minlength=len(wanted)) >= min_island_px)
     is_island[0] = False
-    is_island[whole[markers > 0]] = False
     first = max(int(markers.max(initial=0)) + 1, first_island)
     number = np.where(is_island, first - 1 + np.cumsum(is_island), 0).astype(markers.dtype)
-    markers += number[whole]
+    markers += number[pieces]
 
 
 def _point_markers(

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from sxt_jax.core.errors import InputError
-from sxt_jax.propagation.overlaps import Links, best_links, overlap_table
+from sxt_jax.propagation.overlaps import Links, find_links, overlap_table
 from sxt_jax.propagation.tracks import Tracks
 
 
@@ -32,9 +32,9 @@ def link(
     slices, also back in those before, and what breaks off a cell keeps it. IoUs come from the joint
     histogram of two slices, which holds all overlaps and nothing else: no neighbourhood is to be
     chosen. The paper goes slice by slice; here a link that is the best of both its regions counts
-    before one that is the best of one only, and then the greater overlap before the smaller, so
-    that the answer does not depend on the direction, and an island between two cells goes to the
-    one that it touches more.
+    before one that is the best of one only, that before one that is the best of none, and then the
+    greater overlap before the smaller, so that the answer does not depend on the direction, and an
+    island between two cells goes to the one that it touches more.
 
     Slices are read once, and two are in memory at a time.
 
@@ -91,7 +91,7 @@ def _read(labels_by_slice: Iterable[Any], cells: Mapping[int, Any]) -> _Stack:
         _check(labels, before, f'slice {index}')
         table = overlap_table(labels if before is None else before, labels)
         if before is not None:
-            links.append(_numbered_through(best_links(table), n_before - len(ids[-1]), n_before))
+            links.append(_numbered_through(find_links(table), n_before - len(ids[-1]), n_before))
         ids.append(table.pred_ids.astype(np.int64))
         sizes.append(table.pred_sizes)
         owner, present = _cells_of(labels, cells.get(index), len(ids[-1]), index)
@@ -154,13 +154,15 @@ def _column(parts: list[np.ndarray]) -> np.ndarray:
 def _most_trusted_first(links: Links) -> np.ndarray:
     """Order of the links: those that are best both ways by IoU, then the others by overlap.
 
+    Links that are best for neither come last: they join islands that meet a cell nowhere else.
+
     Of links that merge or split, the overlap in pixels tells best which one is of the cell itself
     and not of a neighbour that has moved: with it fewer islands go astray than by IoU or by the
     share of the smaller region.
     """
-    mutual = links.is_predecessor & links.is_successor
-    strength = np.where(mutual, links.iou, links.n_pixels)
-    return np.lexsort((links.after, links.before, -links.iou, -strength, ~mutual))
+    rank = links.is_predecessor.astype(int) + links.is_successor
+    strength = np.where(rank == 2, links.iou, links.n_pixels)
+    return np.lexsort((links.after, links.before, -links.iou, -strength, -rank))
 
 
 def _join(stack: _Stack, order: np.ndarray) -> np.ndarray:

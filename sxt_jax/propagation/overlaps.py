@@ -16,7 +16,7 @@ _MAX_BINS = 1 << 24  # of the dense table on a device: 64 MiB
 
 
 class Links(NamedTuple):
-    """Pairs of overlapping regions of which one is the best match of the other, a row each.
+    """Pairs of overlapping regions, a row each.
 
     Attributes:
       before, after: [k] int64 place of the region among those of its slice, by ascending id.
@@ -57,8 +57,8 @@ def overlap_table(before: Any, after: Any) -> Contingency:
     return contingency_table(after, before)
 
 
-def best_links(table: Contingency) -> Links:
-    """Of each region its match of greatest IoU in the other slice, where anything overlaps.
+def find_links(table: Contingency) -> Links:
+    """All overlaps, and of each region which one has the greatest IoU.
 
     Args:
       table: of `overlap_table`; of equal matches the one with the smaller id counts.
@@ -70,9 +70,7 @@ def best_links(table: Contingency) -> Links:
     iou = n_pixels / union
     is_predecessor = _first_of_each(after, iou, before)
     is_successor = _first_of_each(before, iou, after)
-    rows = is_predecessor | is_successor
-    columns = (before, after, n_pixels, iou, is_predecessor, is_successor)
-    return Links(*(column[rows] for column in columns))
+    return Links(before, after, n_pixels, iou, is_predecessor, is_successor)
 
 
 @functools.partial(jax.jit, static_argnames=('n_before', 'n_after'))

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from scipy import ndimage
 from skimage.segmentation import watershed
 
 from sxt_jax.core.errors import InputError
@@ -85,6 +86,21 @@ def test_parts_without_a_seed_are_islands(seeds):
     assert (found[22:24, 30:36] == found[22, 30]).all()
     assert not found[21, 0:2].any()
     assert set(np.unique(found)) == {0, 1, 2, *islands}
+
+
+@pytest.mark.parametrize('seeds', ['regions', 'centroids'])
+def test_a_thin_island_that_touches_a_cell_is_an_island(seeds):
+    # All of it is boundary, and one pixel joins it to the boundary of cell 1.
+    truth = two_cells(20)
+    truth[:, 20:] = 0
+    truth[10:14, 21:25] = 7
+    mask = truth > 0
+    mask[11, 20] = True
+    boundary = np.where(mask & ~ndimage.binary_erosion(truth == 1, iterations=2), 255, 0)
+    found = split(maps_of(mask, boundary), np.where(truth == 1, 1, 0), 'selective', seeds)
+    np.testing.assert_array_equal(found[truth == 1], 1)
+    np.testing.assert_array_equal(found[truth == 7], FIRST)
+    np.testing.assert_array_equal(found > 0, mask)
 
 
 def test_a_part_is_of_the_cell_that_has_most_of_it():

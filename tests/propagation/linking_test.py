@@ -8,7 +8,7 @@ from scipy import ndimage
 from sxt_jax.core.errors import InputError
 from sxt_jax.metrics import contingency_table
 from sxt_jax.propagation import link, relabel
-from sxt_jax.propagation.overlaps import _sparse, best_links, count_pairs
+from sxt_jax.propagation.overlaps import _sparse, count_pairs, find_links
 from sxt_jax.propagation.tracks import _look_up
 
 
@@ -103,8 +103,8 @@ def test_without_cells_regions_go_on_from_the_slice_before():
 def test_ties_go_to_the_smaller_id():
     stack = stack_of({4: (0, 5), 9: (6, 11)}, {1: (0, 11)}, {6: (6, 11), 7: (0, 5)})
     assert numbers(stack) == [{4: 1, 9: 2}, {1: 1}, {6: 1, 7: 1}]
-    assert best_links(contingency_table(stack[1], stack[0])).is_predecessor.tolist() == [1, 0]
-    assert best_links(contingency_table(stack[2], stack[1])).is_successor.tolist() == [1, 0]
+    assert find_links(contingency_table(stack[1], stack[0])).is_predecessor.tolist() == [1, 0]
+    assert find_links(contingency_table(stack[2], stack[1])).is_successor.tolist() == [1, 0]
 
 
 def test_slices_without_regions_end_tracks():
@@ -164,18 +164,26 @@ def test_ids_may_be_wide():
     np.testing.assert_array_equal(linked(wide, cells), linked(stack, cells))
 
 
-def test_best_links_are_those_of_masks():
+def test_an_island_that_is_the_best_match_of_none_joins_the_cell_it_meets():
+    # Island 2 goes on as island 3, and overlaps cell 1 by a pixel: both have better matches.
+    stack = stack_of({1: (0, 10), 2: (12, 18)}, {1: (0, 13), 3: (14, 18)})
+    assert numbers(stack, {0: np.where(stack[0] == 1, 7, 0)}) == [{1: 7, 2: 7}, {1: 7, 3: 7}]
+
+
+def test_links_are_the_overlaps_of_masks():
     stack, _ = random_stack(3)
     before, after = stack[4], stack[5]
-    links = best_links(contingency_table(after, before))
+    links = find_links(contingency_table(after, before))
     ids = [np.unique(labels)[1:] for labels in (before, after)]
     masks = (before == ids[0][:, None, None])[:, None], after == ids[1][:, None, None]
     iou = (masks[0] & masks[1]).sum((2, 3)) / (masks[0] | masks[1]).sum((2, 3))
     found = np.zeros_like(iou)
     found[links.before, links.after] = links.iou
-    best = (iou > 0) & ((iou == iou.max(0)) | (iou == iou.max(1, keepdims=True)))
-    np.testing.assert_array_equal(found, np.where(best, iou, 0))
-    predecessor = iou.argmax(0)
+    np.testing.assert_array_equal(found, iou)
+    predecessor, successor = iou.argmax(0), iou.argmax(1)
+    chosen = links.is_successor
+    np.testing.assert_array_equal(successor[links.before[chosen]], links.after[chosen])
+    assert sorted(links.before[chosen]) == np.flatnonzero(iou.max(1) > 0).tolist()
     chosen = links.is_predecessor
     np.testing.assert_array_equal(predecessor[links.after[chosen]], links.before[chosen])
     assert sorted(links.after[chosen]) == np.flatnonzero(iou.max(0) > 0).tolist()
