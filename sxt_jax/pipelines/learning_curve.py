@@ -2,26 +2,33 @@
 
 from __future__ import annotations
 
-import copy
 import itertools
-import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from absl import logging
 
-from sxt_jax.core.atomic import check_writable, write_text
+from sxt_jax.core.atomic import check_writable
 from sxt_jax.core.errors import InputError
-from sxt_jax.data.classes import count_labels
-from sxt_jax.data.datasets import detect_classes, open_pairs
-from sxt_jax.io import Pair, pair, split_dataset, write_table
+from sxt_jax.io import Pair, write_table
 from sxt_jax.pipelines.check_config import check_config
-from sxt_jax.pipelines.evaluate_volumes import Options, evaluate_volumes
-from sxt_jax.pipelines.evaluation import Case, Columns, find_cases, predict_with_checkpoint
-from sxt_jax.pipelines.learning_curve_fit import join_tables, read_scores
-from sxt_jax.pipelines.train_network import train_network
+from sxt_jax.pipelines.evaluation import Columns
+from sxt_jax.pipelines.learning_curve_fit import join_tables
+from sxt_jax.pipelines.scored_trainings import (
+    check_apart,
+    check_learns_classes,
+    check_same_experiment,
+    do_once,
+    draw_pairs,
+    find_pairs_of,
+    find_tests_of,
+    label_rows,
+    score_on,
+    train_on,
+    with_classes,
+)
 
 
 def measure_scores(
@@ -57,64 +64,24 @@ def measure_scores(
     """
     output = Path(output)
     check_config(config)
-    if config.flows.kind:
-        expected = 'a config of classes; scores of cells are fitted with --scores'
-        raise InputError('config.flows.kind', repr(config.flows.kind), expected)
-    datasets = _datasets(config)
-    pairs = pair(config.data.train, config.data.labels or None, **datasets)
+    check_learns_classes(config)
+    pairs = find_pairs_of(config, config.data.train, config.data.labels)
     sizes = _check_sizes(sizes, repeats, n_pairs=len(pairs), folder=config.data.train)
-    cases = find_cases(test, **datasets)
-    _check_apart(pairs, cases)
+    cases = find_tests_of(config, test)
+    check_apart(pairs, cases)
     check_writable(output)
-    config = _with_classes(config, pairs)
-    _check_same_experiment(output, config, pairs, cases)
+    config = with_classes(config, pairs)
+    names = [p.name for p in pairs], [case.name for case in cases]
+    check_same_experiment(output, config, train=names[0], test=names[1])
     tables: list[Columns] = []
     for repeat, size in itertools.product(range(repeats), sizes):
         chosen = draw_pairs(pairs, size, seed=config.seed, repeat=repeat)
         folder = output / f'{size:03d}_tomograms_repeat_{repeat}'
-        if not (folder / 'scores.csv').exists():
-            logging.info('Training on %d tomograms, repeat %d', size, repeat)
-            found = {'method': method, 'n_tomograms': size, 'repeat': repeat}
-            write_table(
-                folder / 'scores.csv', _score_run(config, chosen, test, folder, repeat, found)
-            )
-        tables.append(read_scores(folder / 'scores.csv'))
+        found = {'method': method, 'n_tomograms': size, 'repeat': repeat}
+        make = partial(_score_run, config, chosen, test, folder, found)
+        tables.append(do_once(folder / 'scores.csv', make))
         write_table(output / 'scores.csv', join_tables(tables))
     return join_tables(tables)
-
-
-def draw_pairs(pairs: Sequence[Pair], size: int, *, seed: int, repeat: int) -> list[Pair]:
-    """The first pairs of an order that seed and repeat decide."""
-    order = np.random.default_rng((seed, repeat)).permutation(len(pairs))
-    return [pairs[i] for i in order[:size]]
-
-
-def link_pairs(pairs: Sequence[Pair], folder: str | Path) -> None:
-    """A folder that `io.pair` finds exactly these pairs in: links to the files, no copies.
-
-    Images and labels go to one folder where they share one, else to `images` and `labels`.
-
-    Raises:
-      InputError: the folder holds other files, or cannot be written to.
-    """
-    folder = Path(folder)
-    files = [tuple(split_dataset(path)[0] for path in (p.image, p.labels)) for p in pairs]
-    together = all(image.parent == labels.parent for image, labels in files)
-    images, labels = (folder, folder) if together else (folder / 'images', folder / 'labels')
-    links = {images / image.name: image for image, _ in files}
-    links |= {labels / label.name: label for _, label in files}
-    others = [path for sub in {images, labels} if sub.exists() for path in sub.iterdir()]
-    if any(path not in links for path in others):
-        raise InputError(folder, 'holds other files', 'an empty folder, or none')
-    for link, file in links.items():
-        link.parent.mkdir(parents=True, exist_ok=True)
-        if not link.is_symlink():
-            link.symlink_to(file.resolve())
-
-
-def _datasets(config: Any) -> dict[str, Any]:
-    fields = config.data
-    return {'dataset': fields.dataset or None, 'label_dataset': fields.label_dataset or None}
 
 
 def _check_sizes(
@@ -130,61 +97,10 @@ def _check_sizes(
     return chosen
 
 
-def _check_apart(pairs: Sequence[Pair], cases: Sequence[Case]) -> None:
-    """No network is scored on what it was trained on."""
-    trained = {split_dataset(p.image)[0].resolve() for p in pairs}
-    for case in cases:
-        assert case.image is not None
-        if split_dataset(case.image)[0].resolve() in trained:
-            raise InputError(case.image, 'is a training tomogram too', 'others to test with')
-
-
-def _with_classes(config: Any, pairs: Sequence[Pair]) -> Any:
-    """The config with the classes of all pairs, of which the first few may not have all."""
-    config = copy.deepcopy(config)
-    if not config.data.classes:
-        labels = [volume for _, volume in open_pairs(pairs)]
-        counts = [
-            count_labels(v.data, name=str(p.labels)) for p, v in zip(pairs, labels, strict=True)
-        ]
-        ignored = config.data.ignore_value
-        config.data.classes = str(detect_classes(labels, counts, ignore_value=ignored))
-    return config
-
-
-def _check_same_experiment(
-    output: Path, config: Any, pairs: Sequence[Pair], cases: Sequence[Case]
-) -> None:
-    """Results that are there already are of this config and these data."""
-    fields = json.loads(config.to_json_best_effort())
-    fields['data'] |= {'train': [p.name for p in pairs], 'labels': ''}
-    note = output / 'experiment.json'
-    now = json.dumps({'config': fields, 'test': [case.name for case in cases]}, indent=1)
-    if note.exists() and note.read_text(encoding='utf-8') != now:
-        found = 'has a learning curve of another config or of other data in it'
-        raise InputError(output, found, 'another --output')
-    write_text(note, now)
-
-
 def _score_run(
-    config: Any,
-    pairs: Sequence[Pair],
-    test: str | Path,
-    folder: Path,
-    repeat: int,
-    found: Mapping[str, Any],
+    config: Any, pairs: Sequence[Pair], test: str | Path, folder: Path, found: dict[str, Any]
 ) -> Columns:
     """Train on the pairs, segment and score the test tomograms."""
-    link_pairs(pairs, folder / 'train')
-    config = copy.deepcopy(config)
-    config.data.train, config.data.labels = str(folder / 'train'), ''
-    config.seed += repeat
-    train_network(config, folder / 'training')
-    cases, classes = predict_with_checkpoint(
-        folder / 'training', test, None, folder / 'labels', **_datasets(config)
-    )
-    options = Options(classes=classes, ignore_label=config.data.ignore_value)
-    scores = evaluate_volumes(cases, options=options).scores
-    n = len(scores['dice'])
-    columns = {name: np.array([value] * n) for name, value in found.items()}
-    return {**columns, **{name: scores[name] for name in ('class', 'name', 'dice')}}
+    logging.info('Training on %d tomograms, repeat %d', len(pairs), found['repeat'])
+    checkpoint = train_on(config, pairs, folder, repeat=found['repeat'])
+    return label_rows(found, score_on(config, checkpoint, test, folder / 'labels'))

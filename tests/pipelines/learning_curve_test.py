@@ -11,9 +11,9 @@ from configs import acseg, cellpose3d
 from sxt_jax.core.errors import InputError
 from sxt_jax.core.volume import Volume
 from sxt_jax.io import pair, read_volume, write_volume
-from sxt_jax.pipelines import learning_curve
+from sxt_jax.pipelines import scored_trainings
 from sxt_jax.pipelines.evaluation import find_cases
-from sxt_jax.pipelines.learning_curve import draw_pairs, link_pairs, measure_scores
+from sxt_jax.pipelines.learning_curve import measure_scores
 from sxt_jax.pipelines.learning_curve_fit import (
     average_tomograms,
     check_reached,
@@ -23,6 +23,7 @@ from sxt_jax.pipelines.learning_curve_fit import (
     report,
     save_curves,
 )
+from sxt_jax.pipelines.scored_trainings import draw_pairs, link_pairs
 from tests.launch.processes import write_balls
 from tests.metrics.statistics_test import SIZES, TABLE_1
 
@@ -64,6 +65,20 @@ def test_a_subset_is_found_as_the_whole_is(tmp_path, images, labels):
     (tmp_path / 'some' / 'other.tif').touch()
     with pytest.raises(InputError, match='holds other files'):
         link_pairs(chosen, tmp_path / 'some')
+
+
+def test_pairs_of_one_name_are_told_apart_by_marks(tmp_path):
+    for folder, n in (('a', 2), ('b', 1)):
+        write_pairs(tmp_path / folder, images='x{}.tif', labels='x{}.labels.tif', n=n)
+    write_volume(tmp_path / 'c' / 'imagesTr' / 'x0_0000.nrrd', volume(7))
+    write_volume(tmp_path / 'c' / 'labelsTr' / 'x0.npy', volume(8))
+    pairs = [p for folder in 'abc' for p in pair(tmp_path / folder)]
+    link_pairs(pairs, tmp_path / 'some', marks=['a_', 'a_', 'b_', 'c_'])
+    found = pair(tmp_path / 'some')
+    assert [p.name for p in found] == ['a_x0', 'a_x1', 'b_x0', 'c_x0']
+    for p, original in zip(found, pairs, strict=True):
+        assert p.image.resolve() == original.image.resolve()
+        assert p.labels.resolve() == original.labels.resolve()
 
 
 def test_files_that_hold_image_and_labels_are_linked_once(tmp_path):
@@ -124,8 +139,8 @@ def _trained(monkeypatch):
         found = [dataclasses.replace(c, prediction=output / c.truth.name) for c in cases]
         return found, None
 
-    monkeypatch.setattr(learning_curve, 'train_network', train)
-    monkeypatch.setattr(learning_curve, 'predict_with_checkpoint', predict)
+    monkeypatch.setattr(scored_trainings, 'train_network', train)
+    monkeypatch.setattr(scored_trainings, 'predict_with_checkpoint', predict)
     return trained
 
 
@@ -156,6 +171,12 @@ def test_every_size_is_trained_once_and_more_may_follow(data, trained):
     assert points['n_tomograms'].tolist() == [1, 3, 4] * 2
     assert points['dice'][0] == pytest.approx(more['dice'][:2].mean())
     assert config.data.train == str(folder / 'train')  # the caller's config is as it was
+    note = folder / 'out' / 'experiment.json'
+    known = json.loads(note.read_text())
+    del known['config']['data']['folds']  # a field that there was not yet
+    note.write_text(json.dumps(known))
+    measure_scores(config, folder / 'test', folder / 'out', sizes=[1, 3])
+    assert len(trained) == 7
     config.epochs += 1
     with pytest.raises(InputError, match='another --output'):
         measure_scores(config, folder / 'test', folder / 'out', sizes=[1, 3])
@@ -167,10 +188,10 @@ def test_classes_are_those_of_all_tomograms(data, trained):
     rare.data[0, 0, 0] = 7
     write_volume(folder / 'train' / 'labels' / 'ball_3.tif', rare)
     seen = []
-    train = learning_curve.train_network
+    train = scored_trainings.train_network
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(
-            learning_curve,
+            scored_trainings,
             'train_network',
             lambda config, workdir: (seen.append(config.data.classes), train(config, workdir)),
         )

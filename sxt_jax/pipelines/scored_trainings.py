@@ -1,0 +1,191 @@
+"""Trainings on chosen tomograms, each done once, and scored on others, as studies of data need."""
+
+from __future__ import annotations
+
+import copy
+import json
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from sxt_jax.core.atomic import write_text
+from sxt_jax.core.errors import InputError
+from sxt_jax.data.classes import count_labels
+from sxt_jax.data.datasets import detect_classes, open_pairs
+from sxt_jax.io import Pair, pair, split_dataset, write_table
+from sxt_jax.pipelines.evaluate_volumes import Options, evaluate_volumes
+from sxt_jax.pipelines.evaluation import Case, Columns, find_cases, predict_with_checkpoint
+from sxt_jax.pipelines.learning_curve_fit import read_scores
+from sxt_jax.pipelines.train_network import train_network
+
+TRAINING = 'training'  # folder of the checkpoints, in that of a training
+
+
+def draw_pairs(pairs: Sequence[Pair], size: int, *, seed: int, repeat: int) -> list[Pair]:
+    """The first pairs of an order that seed and repeat decide."""
+    order = np.random.default_rng((seed, repeat)).permutation(len(pairs))
+    return [pairs[i] for i in order[:size]]
+
+
+def link_pairs(pairs: Sequence[Pair], folder: str | Path, *, marks: Sequence[str] = ()) -> None:
+    """A folder that `io.pair` finds exactly these pairs in: links to the files, no copies.
+
+    Images and labels go to one folder where they share one, else to `images` and `labels`.
+
+    Args:
+      pairs: the files.
+      folder: for the links.
+      marks: before the names of each pair's links, where pairs of one name would meet.
+
+    Raises:
+      InputError: the folder holds other files, or cannot be written to.
+    """
+    folder = Path(folder)
+    files = [tuple(split_dataset(path)[0] for path in (p.image, p.labels)) for p in pairs]
+    together = all(image.parent == labels.parent for image, labels in files)
+    images, labels = (folder, folder) if together else (folder / 'images', folder / 'labels')
+    links: dict[Path, Path] = {}
+    for (image, label), mark in zip(files, marks or [''] * len(files), strict=True):
+        links |= {images / f'{mark}{image.name}': image, labels / f'{mark}{label.name}': label}
+    others = [path for sub in {images, labels} if sub.exists() for path in sub.iterdir()]
+    if any(path not in links for path in others):
+        raise InputError(folder, 'holds other files', 'an empty folder, or none')
+    for link, file in links.items():
+        link.parent.mkdir(parents=True, exist_ok=True)
+        if not link.is_symlink():
+            link.symlink_to(file.resolve())
+
+
+def check_learns_classes(config: Any) -> None:
+    """Whether the config's networks can be scored by the Dice of classes that all data share.
+
+    Raises:
+      InputError: naming the field.
+    """
+    if config.flows.kind:
+        expected = 'a config of classes; scores of cells are fitted with --scores'
+        raise InputError('config.flows.kind', repr(config.flows.kind), expected)
+    if config.data.task:
+        expected = 'config.data.classes: test tomograms name no materials'
+        raise InputError('config.data.task', repr(config.data.task), expected)
+
+
+def find_pairs_of(config: Any, images: str | Path, labels: str | Path = '') -> Sequence[Pair]:
+    """Tomograms with labels, of the config's data sets."""
+    return pair(images, labels or None, **_datasets(config))
+
+
+def find_tests_of(config: Any, folder: str | Path) -> list[Case]:
+    """Tomograms with labels to score on, likewise."""
+    return find_cases(folder, **_datasets(config))
+
+
+def _datasets(config: Any) -> dict[str, Any]:
+    fields = config.data
+    return {'dataset': fields.dataset or None, 'label_dataset': fields.label_dataset or None}
+
+
+def check_apart(pairs: Sequence[Pair], cases: Sequence[Case]) -> None:
+    """No network is scored on what it was trained on.
+
+    Raises:
+      InputError: naming the tomogram.
+    """
+    trained = {split_dataset(p.image)[0].resolve() for p in pairs}
+    for case in cases:
+        assert case.image is not None
+        if split_dataset(case.image)[0].resolve() in trained:
+            raise InputError(case.image, 'is a training tomogram too', 'others to test with')
+
+
+def with_classes(config: Any, pairs: Sequence[Pair]) -> Any:
+    """The config with the classes of all pairs, of which the first few may not have all."""
+    config = copy.deepcopy(config)
+    if not config.data.classes:
+        labels = [volume for _, volume in open_pairs(pairs)]
+        counts = [
+            count_labels(v.data, name=str(p.labels)) for p, v in zip(pairs, labels, strict=True)
+        ]
+        ignored = config.data.ignore_value
+        config.data.classes = str(detect_classes(labels, counts, ignore_value=ignored))
+    return config
+
+
+def check_same_experiment(
+    output: Path, config: Any, *, train: Sequence[str], test: Sequence[str], **facts: Any
+) -> None:
+    """Results that are there already are of this config and these data.
+
+    Fields that there were not when they were made are not compared.
+
+    Args:
+      output: folder of the results.
+      config: the experiment.
+      train, test: names of the tomograms.
+      facts: what else decides the results, JSON-able.
+
+    Raises:
+      InputError: they are not.
+    """
+    fields = json.loads(config.to_json_best_effort())
+    fields['data'] |= {'train': list(train), 'labels': ''}
+    note = output / 'experiment.json'
+    now = json.dumps({'config': fields, 'test': list(test), **facts}, indent=1)
+    if note.exists() and not _agree(json.loads(note.read_text('utf-8')), json.loads(now)):
+        found = 'has results of another config or of other data in it'
+        raise InputError(output, found, 'another --output')
+    write_text(note, now)
+
+
+def _agree(before: Any, now: Any) -> bool:
+    if isinstance(before, dict) and isinstance(now, dict):
+        return all(_agree(before[name], now[name]) for name in before.keys() & now.keys())
+    return bool(before == now)
+
+
+def train_on(
+    config: Any,
+    pairs: Sequence[Pair],
+    folder: Path,
+    *,
+    repeat: int,
+    marks: Sequence[str] = (),
+) -> Path:
+    """Train the config's network on these pairs, or go on; the workdir of the training.
+
+    Args:
+      config: an experiment, whose own data and seed are not used but changed by the repeat.
+      pairs: what to train on; a part is held out as the config says.
+      folder: for links to the pairs and for the training.
+      repeat: added to the config's seed.
+      marks: of `link_pairs`.
+    """
+    link_pairs(pairs, folder / 'train', marks=marks)
+    config = copy.deepcopy(config)
+    config.data.train, config.data.labels = str(folder / 'train'), ''
+    config.seed += repeat
+    train_network(config, folder / TRAINING)
+    return folder / TRAINING
+
+
+def score_on(config: Any, checkpoint: Path, test: str | Path, output: Path) -> Columns:
+    """Segment and score the test tomograms: one row a class and tomogram, class, name and dice."""
+    cases, classes = predict_with_checkpoint(checkpoint, test, None, output, **_datasets(config))
+    options = Options(classes=classes, ignore_label=config.data.ignore_value)
+    scores = evaluate_volumes(cases, options=options).scores
+    return {name: scores[name] for name in ('class', 'name', 'dice')}
+
+
+def label_rows(found: Mapping[str, Any], table: Columns) -> Columns:
+    """The table with columns of one value in front."""
+    n = len(table['dice'])
+    return {**{name: np.array([value] * n) for name, value in found.items()}, **table}
+
+
+def do_once(path: Path, make: Callable[[], Columns]) -> Columns:
+    """The table of scores at `path`; it is made if it is not there."""
+    if not path.exists():
+        write_table(path, make())
+    return read_scores(path)
