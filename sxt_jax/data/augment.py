@@ -80,7 +80,11 @@ def augment(
 
 
 def augment_batch(
-    key: jax.Array, batch: Mapping[str, jax.Array], *, augmentation: Augmentation
+    key: jax.Array,
+    batch: Mapping[str, jax.Array],
+    *,
+    augmentation: Augmentation,
+    n_gray: int | None = None,
 ) -> dict[str, jax.Array]:
     """A batch of patches changed at random, all that belongs to a patch alike.
 
@@ -90,6 +94,8 @@ def augment_batch(
         [b, z, y, x] class indices and 'flows' [b, z, y, x, 3] vectors (z, y, x). Vectors turn with
         their patch: a mirror image changes the sign of a component, exchanged axes exchange two.
       augmentation: what is done.
+      n_gray: how many of the first channels are gray values; others, such as probabilities, keep
+        their values and move with them. None: all.
 
     Returns:
       The same arrays, of the same shapes and dtypes.
@@ -110,9 +116,19 @@ def augment_batch(
         patch = _symmetry(symmetry, patch, augmentation)
         if deforms:
             patch = _deform(deformation, patch, augmentation)
-        return {**patch, 'image': _intensity(intensity, patch['image'], augmentation)}
+        change = partial(_intensity, intensity, augmentation=augmentation)
+        return {**patch, 'image': change_gray(change, patch['image'], n_gray)}
 
     return jax.vmap(one)(keys, dict(batch))
+
+
+def change_gray(
+    change: Callable[[jax.Array], jax.Array], image: jax.Array, n_gray: int | None
+) -> jax.Array:
+    """[z, y, x, c] with the first `n_gray` channels (None: all) changed."""
+    if n_gray is None or n_gray == image.shape[-1]:
+        return change(image)
+    return jnp.concatenate([change(image[..., :n_gray]), image[..., n_gray:]], axis=-1)
 
 
 def _symmetry(key: jax.Array, patch: Patch, augmentation: Augmentation) -> Patch:

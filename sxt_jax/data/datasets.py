@@ -23,6 +23,7 @@ from sxt_jax.data.binning import (
 )
 from sxt_jax.data.classes import IGNORE_INDEX, Classes, find_classes
 from sxt_jax.data.intensity import Intensity, NormalisedArray, fit_intensity, measure_affine
+from sxt_jax.data.surface_band import Band
 from sxt_jax.io import Pair, open_volume
 from sxt_jax.ops.resample import resize_slabs
 
@@ -43,7 +44,9 @@ class Example:
         are learnt.
       instances: [z, y, x] int32 ids that foreground and flows were made of, `IGNORE_INDEX` where
         there is no label; None where classes are learnt.
-      checksum: of what the flows were made of. Their own depends on the device that made them.
+      checksum: of what the flows were made of, whose own depends on the device that made them, or
+        of the networks whose probabilities are among the channels.
+      band: where patches are drawn and networks run; None: everywhere.
     """
 
     name: str
@@ -53,6 +56,7 @@ class Example:
     flows: ArrayLike | None = None
     instances: ArrayLike | None = None
     checksum: int = 0
+    band: Band | None = None
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -111,7 +115,8 @@ def crop_example(example: Example, box: Box) -> Example:
     """The part of a labelled volume inside a box (zyx), without copying it."""
     arrays = {name: getattr(example, name) for name in ('image', 'labels', 'flows', 'instances')}
     parts: dict[str, Any] = {k: _Part(data, box) for k, data in arrays.items() if data is not None}
-    return dataclasses.replace(example, **parts)
+    band = example.band.moved(box.start) if example.band is not None else None
+    return dataclasses.replace(example, **parts, band=band)
 
 
 def open_pairs(pairs: Sequence[Pair]) -> list[tuple[Volume, Volume]]:

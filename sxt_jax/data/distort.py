@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import jax
@@ -19,6 +20,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from sxt_jax.core.errors import InputError
+from sxt_jax.data.augment import change_gray
 
 _STREAM = 2**31 - 1  # sets these random numbers apart from those of `augment` and of dropout
 _AT_LEAST_ONE = ('anisotropy', 'stretch', 'shrink', 'shuffle_side', 'inpaint_side')
@@ -86,7 +88,11 @@ class Distortion:
 
 
 def distort(
-    key: jax.Array, batch: Mapping[str, jax.Array], *, distortion: Distortion
+    key: jax.Array,
+    batch: Mapping[str, jax.Array],
+    *,
+    distortion: Distortion,
+    n_gray: int | None = None,
 ) -> dict[str, jax.Array]:
     """A batch of patches, distorted at random.
 
@@ -95,6 +101,7 @@ def distort(
       batch: 'image' [b, z, y, x, c] float gray values and, where there are any, 'labels'
         [b, z, y, x] class indices and 'flows' [b, z, y, x, 3] vectors (z, y, x).
       distortion: what is done.
+      n_gray: how many of the first channels are gray values, see `augment.augment_batch`.
 
     Returns:
       The same arrays, of the same shapes and dtypes.
@@ -107,7 +114,8 @@ def distort(
     def one(key: jax.Array, patch: dict[str, jax.Array]) -> dict[str, jax.Array]:
         grid, gray = jax.random.split(key)
         patch = _regrid(grid, patch, distortion)
-        return {**patch, 'image': _disturb(gray, patch['image'], distortion)}
+        change = partial(_disturb, gray, distortion=distortion)
+        return {**patch, 'image': change_gray(change, patch['image'], n_gray)}
 
     return jax.vmap(one)(keys, dict(batch))
 

@@ -11,6 +11,8 @@ from typing import Protocol, TypeVar
 import numpy as np
 
 from sxt_jax.core.box import Box
+from sxt_jax.core.errors import InputError
+from sxt_jax.core.tiles import make_grid
 from sxt_jax.data.augment import exchange_axes
 from sxt_jax.data.classes import IGNORE_INDEX
 from sxt_jax.data.datasets import Example, foreground_positions
@@ -42,7 +44,7 @@ class PatchStream:
     """Batches of image patches with their labels and, where the examples have them, flows.
 
     Args:
-      examples: labelled volumes.
+      examples: labelled volumes; of those with a band patches are centred on its voxels.
       sampling: how patches are drawn.
       batch_size: patches in a batch.
       seed: of the drawing.
@@ -71,13 +73,42 @@ class PatchStream:
             self._foreground = [
                 foreground_positions(e, n_classes, seed=seed) for e in self._examples
             ]
+        n_drawn = len(self._examples if sampling.kind == 'each' else self._grid)
+        if any(e.band is not None for e in self._examples):
+            n_drawn = self._stay_in_bands()
         self._composed: ForegroundPatches | None = None
         if sampling.foreground_share > 0:
             self._composed = ForegroundPatches(
                 self._examples, sampling=sampling, n_classes=n_classes, seed=seed
             )
-        n_drawn = len(self._examples if sampling.kind == 'each' else self._grid)
         self.steps_per_epoch = steps_per_epoch or max(1, n_drawn // batch_size)
+
+    def _stay_in_bands(self) -> int:
+        """Patches are centred on voxels of the examples' bands; how many cover the bands once.
+
+        Examples without a labelled voxel in their band are left out.
+        """
+        found = [
+            (e, e.band.positions(e.labels, seed=self._seed))
+            for e in self._examples
+            if e.band is not None
+        ]
+        found = [(e, positions) for e, positions in found if len(positions)]
+        if not found:
+            expected = 'volumes in which the earlier stage finds more than one class'
+            raise InputError('surface stage', 'no labelled voxel near a surface', expected)
+        self._examples = [e for e, _ in found]
+        self._foreground = [[positions] for _, positions in found]
+        self._sampling = dataclasses.replace(self._sampling, foreground_probability=1.0)
+        if self._sampling.kind == 'each':
+            return len(self._examples)
+        grids = [make_grid(e.shape, tile=self._sampling.patch, overlap=(0, 0, 0)) for e, _ in found]
+        touched = (
+            e.band.choose_tiles(grid)
+            for e, grid in zip(self._examples, grids, strict=True)
+            if e.band is not None
+        )
+        return sum(int(tiles.sum()) for tiles in touched)
 
     def batch(self, step: int) -> Batch:
         """{'image': [b, z, y, x, c] float32, 'labels': [b, z, y, x] int16} of that step.

@@ -25,6 +25,7 @@ from sxt_jax.core.tiles import make_grid
 from sxt_jax.inference.apply import ApplyFn, Finish, side_multiple
 from sxt_jax.inference.batch import compile_network, find_batch_size, halve
 from sxt_jax.inference.kernels import Heads, Sums, add_tiles, cut_tiles, make_sums, take_rows
+from sxt_jax.inference.selection import Selection
 from sxt_jax.inference.slabs import SlabPlan, make_plan, read_slabs, work_ahead
 from sxt_jax.inference.windows import BLENDS, Blend, grid_windows
 
@@ -57,6 +58,8 @@ class _Job:
     blend: Blend
     device_mesh: Mesh
     finish: Finish | None
+    chosen: np.ndarray | None = None  # [n_z, n_y, n_x] tiles that the network runs on; None: all
+    otherwise: Any = None  # in its place on the others
 
     @property
     def tile(self) -> tuple[int, int, int]:
@@ -73,6 +76,11 @@ class _Tiles:
 
     def __len__(self) -> int:
         return len(self.starts)
+
+    def where(self, chosen: np.ndarray) -> _Tiles:
+        """Some of them."""
+        z, y, x = (w[chosen] for w in self.windows)
+        return _Tiles(self.starts[chosen], (z, y, x))
 
     def batch(self, start: int, size: int, device_mesh: Mesh) -> tuple[jax.Array, Any]:
         """Starts and windows of a batch on the devices, filled up with tiles of weight 0."""
@@ -133,7 +141,8 @@ def _head_channels(
     return {name: head.shape[-1] for name, head in heads.items()}
 
 
-def _slab_tiles(job: _Job, index: int) -> _Tiles:
+def _slab_tiles(job: _Job, index: int) -> tuple[_Tiles, _Tiles]:
+    """Tiles of a slab that the network runs on, and the others."""
     grid, rows = job.plan.grid, job.plan.slab_rows(index)
     z_start = grid.starts[0][rows[0]]
     numbers = np.stack(
@@ -144,13 +153,15 @@ def _slab_tiles(job: _Job, index: int) -> _Tiles:
         [np.array(s)[n] for s, n in zip(grid.starts, numbers.T, strict=True)], axis=-1
     )
     z, y, x = (w[n] for w, n in zip(job.windows, numbers.T, strict=True))
-    return _Tiles((starts - [z_start, 0, 0]).astype(np.int32), (z, y, x))
+    tiles = _Tiles((starts - [z_start, 0, 0]).astype(np.int32), (z, y, x))
+    chosen = np.ones(len(tiles), bool) if job.chosen is None else job.chosen[tuple(numbers.T)]
+    return tiles.where(chosen), tiles.where(~chosen)
 
 
 def _add_slab(
-    job: _Job, sums: Sums, slab: jax.Array, tiles: _Tiles, batch_size: int
+    job: _Job, network: Any, sums: Sums, slab: jax.Array, tiles: _Tiles, batch_size: int
 ) -> tuple[Sums, int]:
-    """Run the network on all tiles of a slab and blend them; the batch size that fits.
+    """Run a network on tiles of a slab and blend them; the batch size that fits.
 
     A batch is only added once the network has finished it, while the next one runs already: so a
     batch that finds no memory can be run again in halves.
@@ -162,7 +173,7 @@ def _add_slab(
             while n_started < len(tiles) and len(running) < 2:
                 starts, windows = tiles.batch(n_started, batch_size, job.device_mesh)
                 cut = cut_tiles(slab, starts, tile=job.tile, device_mesh=job.device_mesh)
-                running.append((job.network(job.variables, cut), starts, windows))
+                running.append((network(job.variables, cut), starts, windows))
                 n_started += batch_size
             outputs, starts, windows = jax.block_until_ready(running.popleft())
         except jax.errors.JaxRuntimeError as error:
@@ -179,6 +190,15 @@ def _add_slab(
     return sums, batch_size
 
 
+def _most_at_once(chosen: np.ndarray) -> int:
+    """A batch of which few tiles are filled up: a quarter of the tiles that a row has on average.
+
+    Each slab ends with a batch that is half empty on average.
+    """
+    per_row = chosen.sum((1, 2))
+    return max(1, int(per_row[per_row > 0].mean() / 4)) if chosen.any() else 1
+
+
 def _run(
     job: _Job, image: Any, channels: dict[str, int], batch_size: int
 ) -> Iterator[tuple[int, int, Heads]]:
@@ -189,7 +209,10 @@ def _run(
     sums = make_sums(channels, shape=plan.shape, device_mesh=job.device_mesh)
     for i, rows in enumerate(work_ahead(read_slabs(image, plan))):
         slab = jax.device_put(rows, replicated(job.device_mesh))
-        sums, batch_size = _add_slab(job, sums, slab, _slab_tiles(job, i), batch_size)
+        tiles, others = _slab_tiles(job, i)
+        sums, batch_size = _add_slab(job, job.network, sums, slab, tiles, batch_size)
+        if job.otherwise is not None:
+            sums, _ = _add_slab(job, job.otherwise, sums, slab, others, batch_size)
         start, stop = plan.completed(i)
         while start < min(stop, n_slices):
             step = min(plan.chunk, stop - start)
@@ -229,6 +252,7 @@ def predict_slabs(
     batch_size: int | None = None,
     device_mesh: Mesh | None = None,
     finish: Finish | None = None,
+    selection: Selection | None = None,
 ) -> Iterator[Slab]:
     """Predict a volume slab by slab, in memory that does not grow with its depth.
 
@@ -254,6 +278,7 @@ def predict_slabs(
       device_mesh: the devices; by default all of this process.
       finish: what to make of blended heads [z, y, x, k] on the device, slice by slice, before they
         go to the host, e.g. `keep_classes`.
+      selection: on which tiles the network runs, and what answers for the others; None: on all.
     Returns:
       Slabs in order of z, without gaps or overlaps.
     Raises:
@@ -274,6 +299,11 @@ def predict_slabs(
     device_mesh = device_mesh or make_device_mesh(jax.local_devices())
     variables = jax.device_put(variables, replicated(device_mesh))
     network = compile_network(apply_fn, device_mesh)
+    chosen, otherwise, n_tiles = None, None, grid.n_tiles
+    if selection is not None:
+        chosen = selection.choose(grid)
+        otherwise = compile_network(selection.otherwise, device_mesh)
+        n_tiles = max(1, int(chosen.sum()))
     if batch_size is None:
         batch_size = find_batch_size(
             network,
@@ -281,13 +311,15 @@ def predict_slabs(
             tile=tile,
             n_channels=n_channels,
             device_mesh=device_mesh,
-            n_tiles=grid.n_tiles,
+            n_tiles=n_tiles,
             reserved_bytes=2 * make_plan(grid, 1).n_bytes(n_channels + sum(channels.values()) + 1),
         )
+    if chosen is not None:
+        batch_size = min(batch_size, _most_at_once(chosen))
     batch_size = -(-batch_size // device_mesh.size) * device_mesh.size
     windows = grid_windows(grid, blend=blend, margin=margin)
     plan = make_plan(grid, batch_size)
-    job = _Job(network, variables, plan, windows, blend, device_mesh, finish)
+    job = _Job(network, variables, plan, windows, blend, device_mesh, finish, chosen, otherwise)
     return _to_host(work_ahead(_run(job, image, channels, batch_size)), job.plan)
 
 
@@ -304,12 +336,13 @@ def predict_volume(
     batch_size: int | None = None,
     device_mesh: Mesh | None = None,
     finish: Finish | None = None,
+    selection: Selection | None = None,
 ) -> dict[str, np.ndarray]:
     """Predict a volume into host memory: `predict_slabs`, put together.
 
     Args:
       apply_fn, variables, image, tile, overlap, blend, margin, align, batch_size, device_mesh,
-        finish: see `predict_slabs`.
+        finish, selection: see `predict_slabs`.
     Returns:
       Head name -> [z, y, x, k] float32, or what `finish` made of them.
     Raises:
@@ -327,6 +360,7 @@ def predict_volume(
         batch_size=batch_size,
         device_mesh=device_mesh,
         finish=finish,
+        selection=selection,
     )
     volume: dict[str, np.ndarray] = {}
     for slab in slabs:

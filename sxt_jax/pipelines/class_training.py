@@ -83,7 +83,7 @@ class ClassTraining:
         stream = make_stream(config, data.train, n_classes=len(data.classes))
         weights = _class_weights(config, data)
         loss = make_segmentation_loss(dict(config.loss), class_weights=weights)
-        return [make_objective(config, 'supervised', stream, loss)]
+        return [make_objective(config, 'supervised', stream, loss, n_gray=data.n_gray)]
 
     def validator(
         self, config: Any, model: nn.Module, data: TrainingData, device_mesh: Mesh
@@ -110,8 +110,9 @@ class ClassTraining:
         return None
 
     def facts(self, config: Any, model: nn.Module, data: TrainingData) -> Mapping[str, Any]:
-        """How voxels are binned."""
-        return slice_facts(config)
+        """How voxels are binned; in a cascade, how many channels are gray values."""
+        gray = {} if data.n_gray is None else {'n_gray': data.n_gray}
+        return {**slice_facts(config), **gray}
 
     def what(self, config: Any) -> str:
         return 'slices' if takes_slices(build_model(config.model)) else 'volumes'

@@ -58,6 +58,7 @@ class TrainingData:
       classes: what labels mean.
       intensity: how gray values were normalised.
       unlabelled: to train on without labels.
+      n_gray: how many of the channels are gray values; None: all. Probabilities follow them.
     """
 
     train: list[Example]
@@ -65,6 +66,7 @@ class TrainingData:
     classes: Classes
     intensity: Intensity
     unlabelled: list[Example] = dataclasses.field(default_factory=list)
+    n_gray: int | None = None
 
     @property
     def n_channels(self) -> int:
@@ -317,7 +319,13 @@ def make_stream(
 
 
 def make_objective(
-    config: Any, name: str, stream: PatchStream, loss: Loss, *, frozen: Sequence[str] = ()
+    config: Any,
+    name: str,
+    stream: PatchStream,
+    loss: Loss,
+    *,
+    frozen: Sequence[str] = (),
+    n_gray: int | None = None,
 ) -> Objective:
     """What is learnt from a stream, with the config's optimizer and augmentation.
 
@@ -327,6 +335,7 @@ def make_objective(
       stream: its data.
       loss: what is minimised.
       frozen: regular expressions of parameters it does not change, besides the config's.
+      n_gray: see `TrainingData`.
     """
     return Objective(
         name=name,
@@ -336,4 +345,5 @@ def make_objective(
         frozen=(*frozen_parts(config), *frozen),
         augmentation=Augmentation.from_config(dict(config.augmentation)),
         distortion=Distortion.from_config(dict(config.distortion)),
+        n_gray=n_gray,
     )

@@ -11,6 +11,7 @@ from jax.sharding import Mesh
 from sxt_jax.data.classes import IGNORE_INDEX, Classes
 from sxt_jax.data.datasets import Example
 from sxt_jax.inference import keep_classes, predict_slabs
+from sxt_jax.inference.selection import EarlierProbs, Selection
 from sxt_jax.metrics.overlap import confusion, scores
 
 
@@ -25,7 +26,8 @@ def validation_scores(
 ) -> dict[str, float]:
     """Dice of whole volumes: 'dice' over all foreground classes, and 'dice/<class>'.
 
-    Each volume is segmented as `launch.segment` would, on the grid the network works on; a class
+    Each volume is segmented as `launch.segment` would, on the grid the network works on (with a
+    band, by the network there, and elsewhere by the probabilities that it is given); a class
     counts where it occurs in the volume's truth or prediction, and the mean is over volumes, then
     over classes. What occurs nowhere has no score: no entry.
 
@@ -53,8 +55,17 @@ def _volume_confusion(
     apply_fn: Any, variables: Any, example: Example, n_classes: int, tiling: Any, device_mesh: Any
 ) -> np.ndarray:
     total = np.zeros((n_classes, n_classes), np.int64)
+    selection = None
+    if example.band is not None:
+        selection = Selection(example.band.choose_tiles, EarlierProbs(n_classes))
     for slab in predict_slabs(
-        apply_fn, variables, example.image, device_mesh=device_mesh, finish=keep_classes, **tiling
+        apply_fn,
+        variables,
+        example.image,
+        device_mesh=device_mesh,
+        finish=keep_classes,
+        selection=selection,
+        **tiling,
     ):
         index = (slice(slab.z_start, slab.z_stop), slice(None), slice(None))
         truth = np.asarray(example.labels[index])

@@ -50,6 +50,8 @@ class Objective:
       augmentation: what is done to image, labels and flows of its batches, on the device.
       distortion: what is done after that.
       turns: how many epochs in a row it has when objectives take turns.
+      n_gray: how many of the first channels are gray values, which augmentation and distortion
+        change; None: all.
     """
 
     name: str
@@ -60,12 +62,14 @@ class Objective:
     augmentation: Augmentation = dataclasses.field(default_factory=Augmentation)
     distortion: Distortion = dataclasses.field(default_factory=Distortion)
     turns: int = 1
+    n_gray: int | None = None
 
     def prepare(self, key: jax.Array, batch: Arrays) -> dict[str, jax.Array]:
         """The batch as the network sees it."""
         patches = {name: batch[name] for name in _AUGMENTED if name in batch}
-        patches = augment_batch(key, patches, augmentation=self.augmentation)
-        return {**batch, **distort(key, patches, distortion=self.distortion)}
+        gray = {'n_gray': self.n_gray}
+        patches = augment_batch(key, patches, augmentation=self.augmentation, **gray)
+        return {**batch, **distort(key, patches, distortion=self.distortion, **gray)}
 
 
 def trainable_mask(params: Any, frozen: Sequence[str]) -> Any:
