@@ -7,6 +7,7 @@ those that have the features of a task are collected, and their labels merged in
 from __future__ import annotations
 
 import dataclasses
+from pathlib import Path
 
 from sxt_jax.core.errors import InputError
 from sxt_jax.data.classes import REST, Classes, parse_groups
@@ -90,7 +91,8 @@ class LabelTask:
             return
         if unnamed := [str(v) for v in cell.unnamed if v not in ignored]:
             found = f'label values {", ".join(unnamed)} have no name'
-            expected = f'names in {cell.pair.name}.yaml beside it, or background=rest in the task'
+            file = Path(cell.name).name
+            expected = f'names in {file}.yaml beside it, or background=rest in the task'
             raise InputError(cell.pair.labels, found, expected)
         strange = sorted(cell.materials - {*self.materials})
         strange = [name for name in strange if 0 not in cell.values[name]]

@@ -102,7 +102,7 @@ class Library:
         """Which materials it has, in how many cells."""
         n_cells = {k: sum(k in cell.materials for cell in self.cells) for k in self.spellings}
         told = [f'{name} (in {n_cells[key]})' for key, name in self.spellings.items()]
-        return ', '.join(told) or 'no names of materials'
+        return ', '.join(told) or 'no material has a name'
 
 
 def material_key(name: str) -> str:

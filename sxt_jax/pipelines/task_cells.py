@@ -62,12 +62,12 @@ class TaskCells:
 
     def open(self) -> list[tuple[Volume, Volume]]:
         """Image and labels of each, not yet read, with the voxel size that the library tells."""
+        volumes = open_pairs(self.pairs)
+        sizes = [cell.voxel_size_nm for cell in self.cells]
         return [
-            (dataclasses.replace(image, voxel_size_nm=cell.voxel_size_nm), labels)
-            for cell, (image, labels) in zip(
-                self.cells, open_pairs(self.pairs), strict=True
-            )
-        ]  # fmt: skip
+            (dataclasses.replace(image, voxel_size_nm=size), labels)
+            for size, (image, labels) in zip(sizes, volumes, strict=True)
+        ]
 
 
 def check_task(config: Any) -> None:
@@ -125,16 +125,17 @@ def match_cells(library: Library, task: LabelTask, *, field: str, new_names: boo
       InputError: materials that the library does not know, or no cell that has all classes. What
         the library has is told.
     """
-    has = f'the materials of {library.root}: {library}'
+    has = f'what there is in {library.root}: {library}'
     unknown = [name for name in task.materials if name not in library.spellings]
     if unknown and not new_names:
-        raise InputError(field, f'no cell has a material {", ".join(unknown)}', has)
+        found = f'no cell has a material called {" or ".join(unknown)}'
+        raise InputError(field, found, has)
     missing = {cell.name: task.missing(cell) for cell in library.cells}
     cells = tuple(cell for cell in library.cells if not missing[cell.name])
     lacking = {name: classes for name, classes in missing.items() if classes}
     if not cells:
         found = f'no cell has all classes of {task} ({_listed(lacking)})'
-        raise InputError(field, found, f'classes of {has}')
+        raise InputError(field, found, has)
     return Match(cells, lacking)
 
 
@@ -151,7 +152,7 @@ def check_voxel_sizes(cells: Sequence[Cell], *, field: str) -> None:
             same = next((s for s in groups if equal_voxel_sizes(s, size)), size)
             groups.setdefault(same, []).append(cell.name)
     if len(groups) > 1:
-        told = '; '.join(f'{size_text(size)} nm: {_short(g)}' for size, g in groups.items())
+        told = '; '.join(f'{size_text(size)} nm: {_first(g)}' for size, g in groups.items())
         expected = (
             'one voxel size, or all resized to one config.data.working_shape, or '
             "config.data.task_voxel_sizes='any'"
@@ -183,12 +184,12 @@ def select_cells(config: Any, images: str, labels: str, *, new_names: bool = Fal
     if library.faults:
         raise library.faults[0]
     match = match_cells(library, task, field=FIELD, new_names=new_names)
-    left_out = {name: f'lacks {", ".join(classes)}' for name, classes in match.missing.items()}
-    left_out |= {str(u.file): f'has no partner; expected {u.looked_for}' for u in library.unpaired}
+    left_out = {name: f'lacks {" and ".join(classes)}' for name, classes in match.missing.items()}
+    left_out |= {str(u.file): 'has no partner' for u in library.unpaired}
     if left_out and fields.task_missing == 'refuse':
         name, why = next(iter(left_out.items()))
-        found = f'{why} ({len(left_out)} that cannot serve the task)'
-        raise InputError(name, found, "all to serve, or config.data.task_missing='skip'")
+        more = f' ({len(left_out) - 1} more do not fit the task)' if len(left_out) > 1 else ''
+        raise InputError(name, f'{why}{more}', "all to fit, or config.data.task_missing='skip'")
     for name, why in left_out.items():
         logging.warning('Left out: %s %s', name, why)
     if working_shape(config) is None and fields.task_voxel_sizes == 'equal':
@@ -201,10 +202,9 @@ def select_cells(config: Any, images: str, labels: str, *, new_names: bool = Fal
 
 
 def _listed(missing: Mapping[str, tuple[str, ...]]) -> str:
-    return _short([f'{name} lacks {", ".join(classes)}' for name, classes in missing.items()])
+    return _first([f'{name} lacks {" and ".join(classes)}' for name, classes in missing.items()])
 
 
-def _short(names: Sequence[str]) -> str:
-    """The first few."""
-    more = f' and {len(names) - _SHOWN} more' if len(names) > _SHOWN else ''
-    return f'{", ".join(names[:_SHOWN])}{more}'
+def _first(names: Sequence[str]) -> str:
+    more = [f'{len(names) - _SHOWN} more'] if len(names) > _SHOWN else []
+    return ', '.join([*names[:_SHOWN], *more])
