@@ -24,6 +24,7 @@ def training_set_curves(
     *,
     targets: Sequence[float] = (),
     needed: Sequence[float] | np.ndarray = (),
+    axis: str = 'tomograms trained on',
     title: str = '',
 ) -> Figure:
     """Dice of every training, mean ± SD of each size, fitted curves and target lines.
@@ -34,6 +35,7 @@ def training_set_curves(
       curves: of method and class, what number of tomograms gives which Dice.
       targets: Dice of dashed lines.
       needed: numbers of tomograms to be seen in the figure, unless they are far beyond all points.
+      axis: what the numbers of tomograms are.
       title: above the figure.
 
     Raises:
@@ -49,6 +51,7 @@ def training_set_curves(
     largest = float(columns['n_tomograms'].max())
     seen = [n for n in needed if n <= _BEYOND * largest]
     width = 1.05 * max([largest, *seen])
+    left = 0 if columns['n_tomograms'].min() > 0 else -0.04 * width  # points on the edge are cut
     figure = new_figure(1 + 3.2 * n_columns, 0.6 + 2.8 * n_rows)
     panels = figure.subplots(n_rows, n_columns, squeeze=False, sharey=True).ravel()
     for panel, name in zip(panels, classes, strict=False):
@@ -57,7 +60,7 @@ def training_set_curves(
             label = f'Dice {target:g}'
             panel.axhline(target, color=GRAY, lw=0.8, ls='--')
             panel.annotate(label, (width, target), fontsize=7, color=GRAY, ha='right', va='bottom')
-        panel.set(xlabel='tomograms trained on', xlim=(0, width), title=name)
+        panel.set(xlabel=axis, xlim=(left, width), title=name)
         panel.title.set_fontsize(9)
         tidy(panel)
     for panel in panels[len(classes) :]:
