@@ -36,7 +36,7 @@ from sxt_jax.pipelines.scored_trainings import (
     with_classes,
 )
 
-BASE = 'base'
+BASE, ALONE = 'base', 'alone'
 TYPES = ('base', 'other')
 
 
@@ -52,7 +52,7 @@ STARTS = {
     'scratch': _Start(from_base_net=False, with_base_set=True),
     'finetune': _Start(from_base_net=True, with_base_set=False),
     'finetune_all': _Start(from_base_net=True, with_base_set=True),
-    'alone': _Start(from_base_net=False, with_base_set=False),
+    ALONE: _Start(from_base_net=False, with_base_set=False),
 }
 
 

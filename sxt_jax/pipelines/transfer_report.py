@@ -13,7 +13,7 @@ from sxt_jax.io import write_table
 from sxt_jax.pipelines.evaluation import Columns, groups, statistics, to_columns
 from sxt_jax.pipelines.evaluation_report import align, records
 from sxt_jax.pipelines.learning_curve_fit import average_tomograms, join_tables
-from sxt_jax.pipelines.transfer import BASE, TYPES
+from sxt_jax.pipelines.transfer import ALONE, BASE, TYPES
 from sxt_jax.plots import save_figure, training_set_curves
 
 
@@ -116,12 +116,14 @@ def save_transfer(scores: Columns, table: Columns, output: str | Path) -> list[P
 
 
 def _points(scores: Columns) -> Columns:
-    """One row a training, type and class; the base nets are where every start begins."""
+    """One row a training, type and class; base nets are none of others, unless these are alone."""
     starts = [start for start in dict.fromkeys(scores['method'].tolist()) if start != BASE]
     is_base = scores['method'] == BASE
     tables = []
     for start in starts:
-        chosen = is_base | (scores['method'] == start)
+        chosen = scores['method'] == start
+        if start != ALONE:
+            chosen = is_base | chosen
         part = {name: values[chosen] for name, values in scores.items()}
         kinds = zip(part['class'].tolist(), part['type'].tolist(), strict=True)
         part['class'] = np.array([f'{name}, {kind} type' for name, kind in kinds])
@@ -135,7 +137,7 @@ def _lines(points: Columns) -> dict[tuple[str, str], Any]:
     for which, chosen in groups(points, ('method', 'class')):
         sizes = np.unique(points['n_tomograms'][chosen])
         means = [_mean_at(points, chosen, size) for size in sizes]
-        line = partial(np.interp, xp=sizes, fp=means, right=np.nan)
+        line = partial(np.interp, xp=sizes, fp=means, left=np.nan, right=np.nan)
         lines[which['method'], which['class']] = line
     return lines
 

@@ -61,6 +61,7 @@ def training_set_curves(
             panel.axhline(target, color=GRAY, lw=0.8, ls='--')
             panel.annotate(label, (width, target), fontsize=7, color=GRAY, ha='right', va='bottom')
         panel.set(xlabel=axis, xlim=(left, width), title=name)
+        panel.xaxis.get_major_locator().set_params(integer=True)
         panel.title.set_fontsize(9)
         tidy(panel)
     for panel in panels[len(classes) :]:
@@ -68,7 +69,7 @@ def training_set_curves(
     for panel in panels[::n_columns]:
         panel.set_ylabel('Dice')
     lowest = float(np.nanmin(columns['dice']))
-    panels[0].set_ylim(lowest - 0.25 * max(1 - lowest, 0.02), 1.0)
+    panels[0].set_ylim(max(lowest - 0.25 * max(1 - lowest, 0.02), -0.03), 1.0)
     handles, labels = panels[0].get_legend_handles_labels()
     figure.legend(handles, labels, loc='outside lower center', ncols=4, frameon=False, fontsize=8)
     if title:
