@@ -136,6 +136,39 @@ def get_config() -> ConfigDict:
     return config
 
 
+# Fields of `data` that stages of a cascade have of their own; the volumes are the same for all.
+_STAGE_DATA = (
+    'binning', 'working_shape', 'intensity', 'clip', 'patch', 'sampling', 'stride',
+    'foreground_probability', 'foreground_share', 'min_foreground', 'exchange_axes', 'repeats',
+    'steps_per_epoch',
+)  # fmt: skip
+_STAGE_FIELDS = (
+    'model', 'epochs', 'batch_size', 'accumulate', 'frozen', 'data', 'augmentation', 'distortion',
+    'loss', 'class_balance', 'optimizer', 'initial', 'inference', 'checkpoint',
+)  # fmt: skip
+
+
+def stages(config: ConfigDict, names: tuple[str, ...]) -> ConfigDict:
+    """Stages of a cascade, trained in this order; fields that are None are those of `config`."""
+    made = ConfigDict()
+    made.order = names
+    for name in names:
+        made[name] = _unset(ConfigDict({field: config[field] for field in _STAGE_FIELDS}))
+        made[name].data = ConfigDict({field: made[name].data[field] for field in _STAGE_DATA})
+        made[name].where = 'everywhere'  # surface: patches and tiles where classes meet that the
+        made[name].surface_voxels = 4  # stage before has found, and so many voxels around
+    return made
+
+
+def _unset(fields: ConfigDict) -> ConfigDict:
+    """The same fields, of the same types, without values."""
+    made = ConfigDict()
+    for name, value in fields.items():
+        is_group = isinstance(value, ConfigDict)
+        made[name] = _unset(value) if is_group else config_dict.placeholder(fields.get_type(name))
+    return made
+
+
 def cellpose3d() -> ConfigDict:
     """The fields of `sxt_jax.models.Cellpose3DNet`, as published."""
     model = ConfigDict()

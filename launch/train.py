@@ -5,7 +5,8 @@
 DIR holds tomograms with labels; some networks learn from others without labels as well
 (configs/deep_sxt.py). The data are checked first. The same command goes on where an interrupted run
 stopped. W gets checkpoints/ (the best by validation Dice and the newest), metrics.jsonl,
-tensorboard/ and curves.png. Any field of the config is changed on the command line:
+tensorboard/ and curves.png; of a cascade (configs/cascade.py) W/checkpoints/ holds all stages, and
+each has such a folder W/<stage>/. Any field of the config is changed on the command line:
 --config.epochs=50.
 """
 
@@ -29,7 +30,8 @@ _DETERMINISTIC = flags.DEFINE_boolean(
 
 def main(argv: Sequence[str]) -> None:
     del argv
-    from sxt_jax.pipelines.train_network import plot_curves, train_network
+    from sxt_jax.pipelines.train_cascade import list_runs, train_experiment
+    from sxt_jax.pipelines.train_network import plot_curves
 
     if _CONFIG.value is None or not _WORKDIR.value:
         raise InputError('command line', 'a flag is missing', '--config=FILE and --workdir=DIR')
@@ -37,9 +39,10 @@ def main(argv: Sequence[str]) -> None:
         given = os.environ.get('XLA_FLAGS', '')
         os.environ['XLA_FLAGS'] = f'{given} --xla_gpu_deterministic_ops=true'
     log_devices()
-    best = train_network(_CONFIG.value, _WORKDIR.value)
-    curves = plot_curves(_WORKDIR.value)
-    print(f'best checkpoint: {best.path}\nlearning curves: {curves}')
+    best = train_experiment(_CONFIG.value, _WORKDIR.value)
+    print(f'best checkpoint: {best.path}')
+    for run in list_runs(_WORKDIR.value):
+        print(f'learning curves: {plot_curves(run)}')
 
 
 if __name__ == '__main__':

@@ -11,11 +11,13 @@ from ml_collections import ConfigDict
 
 import configs
 from configs import common
+from sxt_jax.core.errors import InputError
 from sxt_jax.models import build_model, model_config, slicewise
 from sxt_jax.pipelines.cell_map_training import learns_cell_maps
 from sxt_jax.pipelines.check_config import check_config
 from sxt_jax.pipelines.config_fields import make_sampling
 from sxt_jax.pipelines.mask_training import learns_mask
+from sxt_jax.pipelines.stage_config import check_cascade, is_cascade, stage_config, stage_names
 from sxt_jax.pipelines.training_task import find_task
 
 NAMES = sorted(
@@ -38,16 +40,25 @@ def test_config(name, variant):
     config = _config(name, variant)
     module = importlib.import_module(f'configs.{name}')
     assert f'python -m launch.{"demo" if name == "demo" else "train"}' in module.__doc__
+    assert config.is_locked
+    config.data.train = 'DATA'
+    if not is_cascade(config):
+        _check_experiment(config)
+        return
+    check_cascade(config)
+    for number, stage in enumerate(stage_names(config)):
+        _check_experiment(stage_config(config, stage), n_channels=1 + 3 * (number > 0))
+
+
+def _check_experiment(config, n_channels=1):
     task = find_task(config, build_model(config.model))
     model = build_model({**config.model, **task.network_fields(3)})
     patch, multiple = tuple(config.data.patch), slicewise.side_multiple(model)
     for sides in (patch, config.inference.tile):
         assert all(s % m == 0 for s, m in zip(sides, multiple, strict=True))
     assert set(config.model) == set(model_config(model)) - {'n_labels', 'dtype'}
-    assert config.is_locked
-    config.data.train = 'DATA'
     check_config(config)
-    image = jnp.zeros(slicewise.input_shape(model, patch, 1))
+    image = jnp.zeros(slicewise.input_shape(model, patch, n_channels))
     heads, variables = jax.eval_shape(
         lambda key, x: model.init_with_output(key, x), jax.random.key(0), image
     )
@@ -73,7 +84,7 @@ def test_config(name, variant):
 def test_no_field_is_unknown_to_common(name, variant):
     known = common.get_config()
     for field, value in _config(name, variant).items():
-        if field in ('model', 'simulation'):
+        if field in ('model', 'simulation', 'stages', 'out_of_fold'):
             continue
         assert field in known, field
         if isinstance(value, ConfigDict):
@@ -175,6 +186,60 @@ def test_the_published_fibsem_experiment():
         assert other.model.name == variant
         other.model = config.model
         assert other.to_json() == config.to_json()
+
+
+def test_the_published_cascade():
+    config = _config('cascade', '')
+    assert config.stages.order == ('coarse', 'fine')
+    coarse, fine = (stage_config(config, name) for name in config.stages.order)
+    assert (coarse.data.binning, fine.data.binning) == ((2, 2, 2), (1, 1, 1))
+    for stage in (coarse, fine):
+        model = build_model({**stage.model, 'n_labels': 3})
+        shapes = jax.eval_shape(model.init, jax.random.key(0), jnp.zeros((1, 16, 16, 16, 1)))
+        assert sum(leaf.size for leaf in jax.tree.leaves(shapes['params'])) == 1_355_427
+        assert (model.norm, model.up, len(model.filters)) == ('instance', 'transposed', 3)
+        assert stage.data.patch == (32, 32, 32)
+        assert stage.data.intensity == 'none'
+        assert dict(stage.loss) == {'cross_entropy': 1.0, 'dice': 1.0, 'dice_squared': 0.0}
+    refined = _config('cascade', 'refine')
+    assert refined.stages.order[-1] == 'surface'
+    assert stage_config(refined, 'surface').stage.where == 'surface'
+
+
+def test_stages_take_the_fields_of_the_whole_but_for_their_own():
+    config = _config('cascade', 'smoke')
+    config.epochs, config.stages.fine.epochs = 7, 9
+    config.stages.coarse.inference.batch_size = 3
+    config.stages.coarse.data.working_shape = (None,)  # as the command line gives None
+    coarse, fine = (stage_config(config, name) for name in ('coarse', 'fine'))
+    assert (coarse.epochs, fine.epochs) == (7, 9)
+    assert (coarse.inference.batch_size, fine.inference.batch_size) == (3, None)
+    assert coarse.data.working_shape is None
+    assert coarse.model == config.model
+    with pytest.raises(AttributeError):
+        config.stages.coarse.model.filter = (1, 2)
+
+
+@pytest.mark.parametrize(
+    ('fields', 'named'),
+    [
+        ({'stages.order': ('fine', 'middle')}, r'config\.stages\.order.*coarse, fine'),
+        ({'stages.order': ()}, r'config\.stages\.order'),
+        ({'stages.coarse.where': 'surface'}, r'stage coarse: where.*nothing was found'),
+        ({'stages.fine.where': 'inside'}, r'stage fine: where.*everywhere, surface'),
+        ({'stages.fine.where': 'surface'}, r'stage fine: .*foreground_probability.* surfaces'),
+        ({'stages.fine.data.patch': (5, 5, 5)}, r'stage fine: config\.data\.patch'),
+        ({'stages.coarse.data.working_shape': (32, 32, 32)}, r'stage coarse: .*binning'),
+        ({'out_of_fold.folds': 1}, r'config\.out_of_fold\.folds'),
+        ({'flows.kind': 'heat'}, r'stage coarse: config\.model.*with flows'),
+    ],
+)  # fmt: skip
+def test_what_makes_no_cascade_is_told(fields, named):
+    config = _config('cascade', 'smoke')
+    config.data.train = 'DATA'
+    config.update_from_flattened_dict(fields)
+    with pytest.raises(InputError, match=named):
+        check_cascade(config)
 
 
 def test_unknown_variants_are_refused():

@@ -12,6 +12,7 @@ _FILES = (
     ('memory.max', 'memory.current', 'inactive_file'),
     ('memory.limit_in_bytes', 'memory.usage_in_bytes', 'total_inactive_file'),
 )
+_SHARE_OF_MEMORY = 0.5
 _MEMINFO = Path('/proc/meminfo')
 
 
@@ -28,6 +29,12 @@ def free_host_bytes() -> int | None:
     """Memory that can be taken now, caches of files counted as free; None where nothing is told."""
     known = [_available(), *(max(0, limit - used) for limit, used in _limits())]
     return min((n for n in known if n is not None), default=None)
+
+
+def fits_in_memory(n_bytes: int) -> bool:
+    """Whether that much may be held: half of what is free now, if the system tells."""
+    free = free_host_bytes()
+    return free is None or n_bytes < _SHARE_OF_MEMORY * free
 
 
 def _of_machine() -> int | None:

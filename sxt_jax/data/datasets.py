@@ -11,7 +11,7 @@ import numpy as np
 
 from sxt_jax.core.box import Box
 from sxt_jax.core.errors import InputError
-from sxt_jax.core.memory import free_host_bytes
+from sxt_jax.core.memory import fits_in_memory
 from sxt_jax.core.volume import ArrayLike, Volume, VoxelSize, load, slabs
 from sxt_jax.data.binning import (
     NO_BINNING,
@@ -28,7 +28,6 @@ from sxt_jax.io import Pair, open_volume
 from sxt_jax.ops.resample import resize_slabs
 
 _POSITIONS_PER_CLASS = 20_000
-_SHARE_OF_MEMORY = 0.5
 
 
 @dataclasses.dataclass(frozen=True)
@@ -46,6 +45,7 @@ class Example:
         there is no label; None where classes are learnt.
       checksum: of what the flows were made of, whose own depends on the device that made them, or
         of the networks whose probabilities are among the channels.
+      file_shape: (z, y, x) voxels of its file.
       band: where patches are drawn and networks run; None: everywhere.
     """
 
@@ -56,6 +56,7 @@ class Example:
     flows: ArrayLike | None = None
     instances: ArrayLike | None = None
     checksum: int = 0
+    file_shape: tuple[int, int, int] | None = None
     band: Band | None = None
 
     @property
@@ -213,7 +214,7 @@ def prepare_examples(
         seen: Any = _View(normalised, lambda voxels: voxels, np.float32, channel=True)
         if in_memory:
             seen, indices = load(seen), load(indices)
-        examples.append(Example(pair.name, seen, indices, voxel_size_nm))
+        examples.append(Example(pair.name, seen, indices, voxel_size_nm, file_shape=image.shape))
         if on_volume is not None:
             on_volume()
     assert isinstance(intensity, Intensity)
@@ -317,9 +318,3 @@ def _resize(
         return gray, indices, None
     z, y, x = (s * n / m for s, n, m in zip(image.voxel_size_nm, image.shape, shape, strict=True))
     return gray, indices, (z, y, x)
-
-
-def fits_in_memory(n_bytes: int) -> bool:
-    """Whether that much may be held: half of what is free now, if the system tells."""
-    free = free_host_bytes()
-    return free is None or n_bytes < _SHARE_OF_MEMORY * free

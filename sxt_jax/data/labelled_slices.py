@@ -10,9 +10,10 @@ import numpy as np
 
 from sxt_jax.core.box import Box
 from sxt_jax.core.errors import InputError
+from sxt_jax.core.memory import fits_in_memory
 from sxt_jax.core.volume import load, slabs
 from sxt_jax.data.classes import IGNORE_INDEX
-from sxt_jax.data.datasets import Example, crop_example, fits_in_memory, split_examples
+from sxt_jax.data.datasets import Example, crop_example, split_examples
 
 CHOICES = ('even', 'random')
 

@@ -8,11 +8,15 @@ volume takes a quarter of the memory of float32. Training and inference see the 
 from __future__ import annotations
 
 import math
+import os
+import tempfile
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
+from sxt_jax.core.errors import InputError
+from sxt_jax.core.memory import fits_in_memory
 from sxt_jax.core.volume import ArrayLike
 
 STEPS = 255
@@ -58,6 +62,27 @@ class WithProbabilities:
             voxels[rows, ..., : self.n_gray] = gray if gray.ndim == 4 else gray[..., None]
             voxels[rows, ..., self.n_gray :] = enlarge_window(self.maps, box, self.ratio)
         return voxels[..., slice(*channels)]
+
+
+def make_room(shape: Sequence[int]) -> np.ndarray:
+    """An array of bytes to write maps to: in memory where it fits, else in a temporary file.
+
+    The file lies where the system has temporary files (the variable TMPDIR), and goes with the
+    array.
+
+    Raises:
+      InputError: there is no space for the file.
+    """
+    n_bytes = math.prod(shape)
+    if fits_in_memory(n_bytes):
+        return np.empty(shape, np.uint8)
+    with tempfile.TemporaryFile() as file:
+        try:  # a file with holes would end the process when the disk is full
+            os.posix_fallocate(file.fileno(), 0, n_bytes)
+        except OSError as error:
+            found = f'no space for {n_bytes / 2**30:.1f} GiB of probabilities ({error.strerror})'
+            raise InputError(tempfile.gettempdir(), found, 'another folder as TMPDIR') from error
+        return np.memmap(file, np.uint8, 'r+', shape=tuple(shape))
 
 
 def enlarge_window(

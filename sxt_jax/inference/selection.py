@@ -7,9 +7,11 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from sxt_jax.core.tiles import TileGrid
+from sxt_jax.data.stage_maps import STEPS
 from sxt_jax.inference.apply import ApplyFn, Heads
 
 
@@ -41,3 +43,15 @@ class EarlierProbs:
     def __call__(self, variables: Any, tiles: jax.Array) -> Heads:
         del variables
         return {'probs': tiles[..., -self.n_classes :]}
+
+
+def to_maps(heads: Heads) -> Heads:
+    """Probabilities as the next stage of a cascade sees them (a `Finish`).
+
+    Args:
+      heads: among them 'probs' [..., k].
+
+    Returns:
+      'maps' [..., k] uint8, probability · 255, see `data.stage_maps`.
+    """
+    return {'maps': jnp.rint(STEPS * heads['probs']).astype(jnp.uint8)}

@@ -67,6 +67,8 @@ def check_config(config: Any) -> None:
     Raises:
       InputError: naming the field.
     """
+    if 'stages' in config:
+        raise InputError('config.stages', 'a cascade', 'an experiment of one network')
     if not config.data.train:
         raise InputError('config.data.train', 'no folder', '--config.data.train=DIR')
     _check_ranges(config)

@@ -31,6 +31,7 @@ _CARRIED = (
     'step',
     'model',
     'n_channels',
+    'n_gray',  # of a later stage of a cascade: the first channels; probabilities follow
     'classes',
     'intensity',
     'working_shape',

@@ -15,9 +15,10 @@ from jax.sharding import Mesh
 
 from sxt_jax.core.atomic import remove_abandoned
 from sxt_jax.core.errors import InputError
+from sxt_jax.core.memory import fits_in_memory
 from sxt_jax.core.progress import progress_bar
 from sxt_jax.core.volume import ArrayLike
-from sxt_jax.data.datasets import Example, fits_in_memory
+from sxt_jax.data.datasets import Example
 from sxt_jax.data.intensity import Intensity
 from sxt_jax.data.slice_targets import slice_examples
 from sxt_jax.data.targets import CELLS, with_flows

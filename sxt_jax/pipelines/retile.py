@@ -24,6 +24,9 @@ def retile(
 ) -> Segmenter:
     """The same network, applied in another way.
 
+    Of a cascade all stages are turned and blended so; tiles are those of the last, since each stage
+    has a grid of its own.
+
     Args:
       segmenter: as the checkpoint has it.
       tile: (z, y, x) sides of the tiles that images are cut into, whole slices included.
@@ -46,8 +49,10 @@ def retile(
         tiling['blend'] = blend
     if rotate and (segmenter.classes is CELLS or segmenter.slices):
         raise InputError('rotate', 'with instances', 'labels of classes: flows are not turned')
+    earlier = segmenter.earlier
     return dataclasses.replace(
         segmenter,
+        earlier=retile(earlier, blend=blend, rotate=rotate) if earlier is not None else None,
         tiling=tiling,
         apply_fn=rotated(segmenter.apply_fn) if rotate else segmenter.apply_fn,
         whole_slices=segmenter.whole_slices and tile is None,

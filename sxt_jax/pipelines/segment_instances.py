@@ -14,7 +14,8 @@ from sxt_jax.core.volume import Volume
 from sxt_jax.inference.apply import Heads
 from sxt_jax.io import VolumeWriter, open_writer, write_volume
 from sxt_jax.pipelines.reconstruct_instances import instances_of
-from sxt_jax.pipelines.segmenter import Segmenter, predict_image, predict_slices
+from sxt_jax.pipelines.segmenter import Segmenter, predict_image
+from sxt_jax.pipelines.slice_segmenter import predict_slices
 
 _SLICES = 16  # written at once
 

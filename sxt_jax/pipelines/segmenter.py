@@ -21,11 +21,13 @@ from jax.sharding import Mesh
 from sxt_jax.core.devices import make_device_mesh
 from sxt_jax.core.errors import InputError
 from sxt_jax.core.progress import progress_bar
-from sxt_jax.core.volume import ArrayLike, Volume, equal_sides
+from sxt_jax.core.volume import ArrayLike, Volume
 from sxt_jax.data.binning import NO_BINNING, Binning, bin_image
 from sxt_jax.data.cell_maps import FOUND
 from sxt_jax.data.classes import Classes
 from sxt_jax.data.intensity import Intensity, NormalisedArray, measure_affine
+from sxt_jax.data.stage_maps import WithProbabilities, make_room
+from sxt_jax.data.surface_band import Band, find_borders
 from sxt_jax.data.targets import CELLS
 from sxt_jax.inference import Finish, mirrored, predict_slabs, predict_volume
 from sxt_jax.inference.biomedisa import MirroredBeyond, padded_shape
@@ -33,14 +35,14 @@ from sxt_jax.inference.cell_maps import finish_cell_maps
 from sxt_jax.inference.enlarge import enlarge_bins
 from sxt_jax.inference.label import finish_label
 from sxt_jax.inference.orthogonal import HEADS as SLICE_HEADS
-from sxt_jax.inference.orthogonal import predict_orthogonal
+from sxt_jax.inference.selection import EarlierProbs, Selection, to_maps
 from sxt_jax.inference.whole_slices import slice_tiling
 from sxt_jax.io import split_dataset
 from sxt_jax.models.heads import CELL_MAPS
 from sxt_jax.models.slicewise import takes_slices
 from sxt_jax.ops.resample import resize_rows, resize_slabs
 from sxt_jax.ops.resample_opencv import resize_class_rows, resize_image
-from sxt_jax.pipelines.trained_network import TrainedNetwork, keep_heads, load_network
+from sxt_jax.pipelines.trained_network import TrainedNetwork, keep_heads, load_stages, stage_reach
 
 RESAMPLINGS = ('linear', 'opencv')
 MEMBRANES = Classes(('background', 'membrane'), (0, 1))  # what deep_sxt was published for
@@ -77,6 +79,10 @@ class Segmenter:
       whole_slices: whether slices are seen whole where memory allows.
       has_maps: whether the heads are the maps of cells.
       binning: (z, y, x) voxels of a file that are one of the network's; tiles are of the latter.
+      earlier: the network of the stage before it in a cascade, whose probabilities it sees behind
+        the channels of an image; None: it is alone, or the first.
+      surface_voxels: of a surface stage, how far from where the classes of the stage before it meet
+        it is run; None: everywhere.
     """
 
     apply_fn: Callable[..., Any]
@@ -98,6 +104,8 @@ class Segmenter:
     whole_slices: bool = False
     has_maps: bool = False
     binning: Binning = NO_BINNING
+    earlier: Segmenter | None = None
+    surface_voxels: int | None = None
 
     @property
     def probability_kind(self) -> tuple[int, type[np.generic]]:
@@ -114,6 +122,8 @@ def load_segmenter(
 ) -> Segmenter:
     """The best intact checkpoint of a run, or an imported one, ready to use on all devices.
 
+    Of a cascade it is the last stage, which knows those before it.
+
     Args:
       checkpoint: workdir, or the folder of one checkpoint.
       mirror: axes ('zyx') over whose mirror images predictions are averaged.
@@ -122,7 +132,16 @@ def load_segmenter(
     Raises:
       InputError: no intact checkpoint, or one of a network that finds the other.
     """
-    network = load_network(checkpoint)
+    segmenter: Segmenter | None = None
+    for network in load_stages(checkpoint):
+        segmenter = _ready(network, mirror=mirror, instances=instances, earlier=segmenter)
+    assert segmenter is not None
+    return segmenter
+
+
+def _ready(
+    network: TrainedNetwork, *, mirror: str, instances: bool, earlier: Segmenter | None
+) -> Segmenter:
     has_label = not instances and 'label' in _heads(network)
     has_maps = set(_heads(network)) == set(CELL_MAPS)
     _check_heads(network, instances=instances)
@@ -141,7 +160,7 @@ def load_segmenter(
         variables=network.variables,
         classes=CELLS if instances else FOUND if has_maps else _classes(facts),
         intensity=_intensity(facts),
-        n_channels=facts['n_channels'],
+        n_channels=facts.get('n_gray', facts['n_channels']),
         working_shape=tuple(working_shape) if working_shape else None,
         tiling=dict(facts['tiling']),
         voxel_size_nm=_unbinned(voxel_size, (z, y, x)) if voxel_size else None,
@@ -157,6 +176,8 @@ def load_segmenter(
         whole_slices=has_label,
         has_maps=has_maps,
         binning=(z, y, x),
+        earlier=earlier,
+        surface_voxels=stage_reach(facts),
     )
 
 
@@ -260,14 +281,14 @@ class _Stopwatch:
 def _on_own_grid(
     segmenter: Segmenter, image: Volume, name: str, finish: Finish
 ) -> Iterator[tuple[int, Heads]]:
-    affine = measure_affine(segmenter.intensity, image.data, name=name)
+    seen, options = _seen(segmenter, image, name)
     depth, height, width = image.shape
     for slab in predict_slabs(
         segmenter.apply_fn,
         segmenter.variables,
-        _whole(segmenter, NormalisedArray(image.data, affine)),
+        seen,
         finish=finish,
-        **_run(segmenter, image),
+        **{**run_options(segmenter, image), **options},
     ):
         if slab.z_start < depth:
             stop = depth - slab.z_start
@@ -278,13 +299,9 @@ def _on_own_grid(
 def _on_bins(
     segmenter: Segmenter, image: Volume, name: str, finish: Finish
 ) -> Iterator[tuple[int, Heads]]:
-    gray = bin_image(image.data, segmenter.binning)
-    affine = measure_affine(segmenter.intensity, gray, name=name)
+    seen, options = _seen(segmenter, image, name)
     slabs = predict_slabs(
-        segmenter.apply_fn,
-        segmenter.variables,
-        NormalisedArray(gray, affine),
-        **_run(segmenter),
+        segmenter.apply_fn, segmenter.variables, seen, **run_options(segmenter), **options
     )
     heads = (slab.heads for slab in slabs)
     return enlarge_bins(heads, binning=segmenter.binning, shape=image.shape, finish=finish)
@@ -293,17 +310,16 @@ def _on_bins(
 def _on_working_grid(
     segmenter: Segmenter, image: Volume, name: str, finish: Finish
 ) -> Iterator[tuple[int, Heads]]:
-    measure_affine(Intensity(), image.data, name=name)  # NaNs must not spread by resizing
     assert segmenter.working_shape is not None
     as_opencv = segmenter.resampling == 'opencv'
-    gray = (resize_image if as_opencv else resize_slabs)(image.data, segmenter.working_shape)
-    affine = measure_affine(segmenter.intensity, gray, name=name)
+    seen, options = _seen(segmenter, image, name)
     heads = predict_volume(
         segmenter.apply_fn,
         segmenter.variables,
-        _whole(segmenter, NormalisedArray(gray, affine)),
+        seen,
         finish=finish if as_opencv else None,
-        **_run(segmenter),
+        **run_options(segmenter),
+        **options,
     )
     z, y, x = segmenter.working_shape
     on_device = {n: jnp.asarray(head[:z, :y, :x]) for n, head in heads.items()}
@@ -319,84 +335,61 @@ def _on_working_grid(
         yield start, jax.device_get(rows if as_opencv else finish(rows))
 
 
-def predict_slices(segmenter: Segmenter, image: Volume, *, name: str, cell_radius: float) -> Heads:
-    """Foreground and flows of an image from its slices in three orientations.
-
-    The image is held in memory as it is stored. Slices are resized so that voxels are as flat as
-    those of the training data (of published networks: cubes), and cells as large as published
-    networks expect; without voxel sizes, voxels are taken to be as flat.
-
-    Args:
-      segmenter: a network with `slices`.
-      image: with as many channels as it takes.
-      name: what to call it in errors.
-      cell_radius: typical radius of a cell, in voxels along x.
-
-    Returns:
-      'foreground' [z, y, x, 1] and 'flows' [z, y, x, 3], float32; of one slice [1, y, x, 2].
+def _seen(segmenter: Segmenter, image: Volume, name: str) -> tuple[ArrayLike, dict[str, Any]]:
+    """What the network sees of an image, on its own grid, and where it is not run everywhere.
 
     Raises:
       InputError: NaN voxels or no contrast.
     """
-    affine = measure_affine(segmenter.intensity, image.data, name=name)
-    gray: ArrayLike = NormalisedArray(image.load().data, affine)
-    if image.n_channels < segmenter.n_channels:
-        gray = _WithEmptyChannels(gray, segmenter.n_channels)
-    n_slices = sum(image.shape) if image.shape[0] > 1 else 1
-    title = split_dataset(name)[0].name
-    with progress_bar(total=n_slices, unit='slice', desc=title, inner=True) as bar:
-        return predict_orthogonal(
+    gray: ArrayLike = bin_image(image.data, segmenter.binning)
+    if segmenter.working_shape is not None:
+        measure_affine(Intensity(), gray, name=name)  # NaNs must not spread by resizing
+        resize = resize_image if segmenter.resampling == 'opencv' else resize_slabs
+        gray = resize(gray, segmenter.working_shape)
+    seen = NormalisedArray(gray, measure_affine(segmenter.intensity, gray, name=name))
+    if segmenter.earlier is None:
+        return (seen if segmenter.binning != NO_BINNING else _whole(segmenter, seen)), {}
+    maps = _predict_maps(segmenter.earlier, image, name)
+    steps = (_voxel_steps(one, image) for one in (segmenter, segmenter.earlier))
+    joined = WithProbabilities(seen, maps, [own / other for own, other in zip(*steps, strict=True)])
+    if segmenter.surface_voxels is None:
+        return joined, {}
+    band = Band(find_borders(maps), joined.ratio, segmenter.surface_voxels)
+    selection = Selection(band.choose_tiles, EarlierProbs(len(segmenter.classes)))
+    return joined, {'selection': selection}
+
+
+def _predict_maps(segmenter: Segmenter, image: Volume, name: str) -> np.ndarray:
+    """[z, y, x, k] uint8 probabilities of a network on its own grid, as the next stage sees them.
+
+    Raises:
+      InputError: NaN voxels or no contrast.
+    """
+    seen, options = _seen(segmenter, image, name)
+    maps = make_room((*seen.shape[:3], len(segmenter.classes)))
+    title = f'{split_dataset(name)[0].name}, earlier stage'
+    with progress_bar(total=len(maps), unit='slice', desc=title, inner=True) as bar:
+        for slab in predict_slabs(
             segmenter.apply_fn,
             segmenter.variables,
-            gray,
-            scale=_slice_scale(segmenter, image, name, cell_radius),
-            mirror=segmenter.mirror,
-            on_slices=bar.update,
-            **_run(segmenter),
-        )
+            seen,
+            finish=to_maps,
+            **run_options(segmenter),
+            **options,
+        ):
+            maps[slab.z_start : slab.z_stop] = slab.heads['maps']
+            bar.update(slab.z_stop - slab.z_start)
+    return maps
 
 
-def _slice_scale(
-    segmenter: Segmenter, image: Volume, name: str, cell_radius: float
-) -> tuple[float, float, float]:
-    """Pixels of the network's slices in a voxel along z, y and x."""
-    trained, given = segmenter.voxel_size_nm, image.voxel_size_nm
-    if trained is None and segmenter.diameter_px is not None:
-        trained = (1.0, 1.0, 1.0)  # published networks know images of square pixels
-    flatness = 1.0
-    if given and trained and image.shape[0] > 1:
-        found, known = given[0] / given[2], trained[0] / trained[2]
-        if not equal_sides((found, known)):
-            flatness = found / known
-            logging.info(
-                '%s: voxels are %.3g times as long along z as along x, those of the training %.3g '
-                'times: slices across z are resized', name, found, known,
-            )  # fmt: skip
-    zoom = 1.0
-    if segmenter.diameter_px is not None:
-        zoom = segmenter.diameter_px / (2 * cell_radius)
-        logging.info(
-            '%s: cells of %.3g voxels are resized to the %.3g pixels of the training',
-            name, 2 * cell_radius, segmenter.diameter_px,
-        )  # fmt: skip
-    return flatness * zoom, zoom, zoom
+def _voxel_steps(segmenter: Segmenter, image: Volume) -> tuple[float, ...]:
+    """Voxels of a file in one of the network's, along z, y and x."""
+    if segmenter.working_shape is None:
+        return segmenter.binning
+    return tuple(n / m for n, m in zip(image.shape, segmenter.working_shape, strict=True))
 
 
-class _WithEmptyChannels:
-    """An image with channels of zeros behind its own (an `ArrayLike`)."""
-
-    def __init__(self, data: ArrayLike, n_channels: int) -> None:
-        self._data, self.dtype = data, data.dtype
-        self.shape = (*data.shape[:3], n_channels)
-
-    def __getitem__(self, index: Any) -> np.ndarray:
-        index = index if isinstance(index, tuple) else (index,)
-        voxels = np.asarray(self._data[index[: len(self._data.shape)]])
-        voxels = voxels if len(self._data.shape) == 4 else voxels[..., None]
-        return np.pad(voxels, [(0, 0)] * 3 + [(0, self.shape[3] - voxels.shape[3])])
-
-
-def _run(segmenter: Segmenter, image: Volume | None = None) -> dict[str, Any]:
+def run_options(segmenter: Segmenter, image: Volume | None = None) -> dict[str, Any]:
     """How tiles are cut, run and blended; of an image by slices, whether these are seen whole."""
     options = {**segmenter.tiling, 'device_mesh': segmenter.device_mesh}
     if image is not None and segmenter.whole_slices:

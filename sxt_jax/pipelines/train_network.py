@@ -6,7 +6,7 @@ import json
 import platform
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import flax
 import flax.linen as nn
@@ -42,12 +42,23 @@ from sxt_jax.training.objectives import steps_per_round
 from sxt_jax.training.state import TrainState, create_state, start_from
 
 
-def train_network(config: Any, workdir: str | Path) -> Checkpoint:
+class Load(Protocol):
+    """Where training data come from."""
+
+    def __call__(
+        self, config: Any, *, intensity: str | Intensity, folder: str | Path
+    ) -> TrainingData:
+        """As `load_training_data`."""
+        ...
+
+
+def train_network(config: Any, workdir: str | Path, *, load: Load | None = None) -> Checkpoint:
     """Train as `config` says (see `configs/common.py`); goes on where an earlier run ended.
 
     Args:
       config: an experiment.
       workdir: folder for checkpoints, metrics and event files.
+      load: where the data come from; None: from the folders of the config (`load_training_data`).
 
     Returns:
       The best checkpoint.
@@ -64,12 +75,12 @@ def train_network(config: Any, workdir: str | Path) -> Checkpoint:
         begun = latest_checkpoint(workdir)
         other = _initial_checkpoint(config) if begun is None else None
         intensity = _initial_intensity(config, begun, other)
-        data = load_training_data(config, intensity=intensity, folder=workdir)
+        data = (load or load_training_data)(config, intensity=intensity, folder=workdir)
         check_isotropy(config, [*data.train, *data.unlabelled])
         model = build_network(config, n_classes=len(data.classes))
         run = describe_run(config, workdir, model, data, device_mesh)
         state, progress = _start(config, run, data, begun, other)
-        _write_records(config, workdir)
+        write_records(config, workdir)
         train(run, state, progress)
         return best_checkpoint(workdir, metric=SCORE)
 
@@ -232,7 +243,7 @@ def _dividing_devices(config: Any) -> Mesh:
     return make_device_mesh(devices[:n])
 
 
-def _write_records(config: Any, workdir: Path) -> None:
+def write_records(config: Any, workdir: Path) -> None:
     """What ran here: the whole config, the command, the versions."""
     write_text(workdir / 'config.json', config.to_json_best_effort(indent=1))
     environment = {

@@ -11,6 +11,7 @@ from absl import logging
 from flax import linen as nn
 
 from sxt_jax.core.devices import compute_dtype
+from sxt_jax.core.errors import InputError
 from sxt_jax.inference import make_apply_fn
 from sxt_jax.inference.apply import ApplyFn
 from sxt_jax.inference.biomedisa import StandardisedFn
@@ -18,6 +19,9 @@ from sxt_jax.models import build_model
 from sxt_jax.training.checkpoint import best_checkpoint
 from sxt_jax.training.loop import SCORE
 from sxt_jax.training.state import make_variables
+
+EVERYWHERE, SURFACE = PLACES = ('everywhere', 'surface')  # where a stage sees a volume
+STAGES = 'stages'  # of the description of a cascade's checkpoint: those of its networks
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,19 +52,60 @@ def load_network(checkpoint: str | Path, *, dtype: str | None = None) -> Trained
       dtype: in which it computes, a name of `core.devices.compute_dtype`; None: as in training.
 
     Raises:
-      InputError: no intact checkpoint.
+      InputError: no intact checkpoint, or one of a cascade.
     """
     found = best_checkpoint(checkpoint, metric=SCORE)
+    if STAGES in found.description:
+        names = ', '.join(stage_name(facts) for facts in found.description[STAGES])
+        expected = 'one network: the folder of a stage in the workdir of its training'
+        raise InputError(found.path, f'a cascade of {names}', expected)
     logging.info('Using %s', found.path)
-    facts = found.description
+    return _build(found.path, found.description, found.restore(), dtype=dtype)
+
+
+def load_stages(checkpoint: str | Path) -> list[TrainedNetwork]:
+    """The networks of a cascade in the order they run; of any other checkpoint the one it holds.
+
+    Args:
+      checkpoint: workdir, or the folder of one checkpoint.
+
+    Raises:
+      InputError: no intact checkpoint, or a later stage of a cascade without those before it.
+    """
+    found = best_checkpoint(checkpoint, metric=SCORE)
+    if 'n_gray' in found.description:
+        name = stage_name(found.description)
+        expected = 'the workdir of the whole cascade, which has the stages before it'
+        raise InputError(found.path, f'stage {name} of a cascade', expected)
+    logging.info('Using %s', found.path)
+    saved = found.restore()
+    if STAGES not in found.description:
+        return [_build(found.path, found.description, saved)]
+    stages = found.description[STAGES]
+    return [_build(found.path, facts, saved[stage_name(facts)]) for facts in stages]
+
+
+def stage_name(facts: Mapping[str, Any]) -> str:
+    """Of the description of a network that is a stage of a cascade."""
+    return str(facts['config']['stage']['name'])
+
+
+def _build(
+    path: Path, facts: Mapping[str, Any], saved: Mapping[str, Any], *, dtype: str | None = None
+) -> TrainedNetwork:
     dtype = dtype or facts['config']['compute_dtype']
     model = build_model({**facts['model'], 'dtype': compute_dtype(dtype)})
     apply_fn: ApplyFn = make_apply_fn(model)
     if facts.get('standardise_tiles', False):
         apply_fn = StandardisedFn(apply_fn)
-    saved = found.restore()
     variables = make_variables(saved['params'], saved.get('batch_stats'))
-    return TrainedNetwork(found.path, model, apply_fn, variables, facts)
+    return TrainedNetwork(path, model, apply_fn, variables, facts)
+
+
+def stage_reach(facts: Mapping[str, Any]) -> int | None:
+    """Of a stage along the surface, how far it reaches, in its voxels; None: it is everywhere."""
+    stage = facts['config'].get('stage', {})
+    return int(stage['surface_voxels']) if stage.get('where') == SURFACE else None
 
 
 def keep_heads(network: TrainedNetwork, heads: Sequence[str]) -> TrainedNetwork:

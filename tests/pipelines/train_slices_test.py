@@ -15,7 +15,8 @@ from sxt_jax.pipelines import segment_volume
 from sxt_jax.pipelines.check_config import check_config
 from sxt_jax.pipelines.flow_training import predict_flows
 from sxt_jax.pipelines.segment_volume import Options, probability_path, segment_files
-from sxt_jax.pipelines.segmenter import load_segmenter, predict_slices
+from sxt_jax.pipelines.segmenter import load_segmenter
+from sxt_jax.pipelines.slice_segmenter import predict_slices
 from sxt_jax.pipelines.train_network import load_training_data, train_network
 from sxt_jax.training.checkpoint import latest_checkpoint
 from sxt_jax.training.logbook import read_metrics
