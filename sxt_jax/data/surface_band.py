@@ -109,13 +109,23 @@ class Band:
         found = self.borders
         for axis, (ratio, shift) in enumerate(zip(self.ratio, self.offset, strict=True)):
             n = self.borders.shape[axis]
-            rows = []
-            for start, stop in spans[axis]:
-                a, b = start + shift - self.reach, stop + shift + self.reach
-                part = slice(*covering(a, b, ratio, n))
-                rows.append(found[(slice(None),) * axis + (part,)].any(axis))
-            found = np.stack(rows, axis)
+            parts = [
+                covering(start + shift - self.reach, stop + shift + self.reach, ratio, n)
+                for start, stop in spans[axis]
+            ]
+            found = _any_within(found, parts, axis)
         return found
+
+
+def _any_within(data: np.ndarray, parts: Sequence[tuple[int, int]], axis: int) -> np.ndarray:
+    """Whether there is any True in parts of an axis, each (first, one past the last)."""
+    if axis == 0:  # few, of the largest array
+        return np.stack([data[first:stop].any(0) for first, stop in parts])
+    before = [(0, 0)] * data.ndim
+    before[axis] = (1, 0)
+    counts = np.pad(data.cumsum(axis, np.int32), before)
+    first, stop = np.array(parts).T
+    return counts.take(stop, axis) > counts.take(first, axis)
 
 
 def _smallest(places: np.ndarray, numbers: np.ndarray) -> tuple[list[np.ndarray], list[np.ndarray]]:
