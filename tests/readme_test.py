@@ -5,7 +5,7 @@ import importlib.util
 import re
 from pathlib import Path
 
-from configs import common
+from configs import cascade
 from sxt_jax.models import NETWORKS, build_model, pretrained
 from tests.models.random_variables import count, shapes
 
@@ -49,8 +49,7 @@ def test_the_networks_are_as_the_readme_says():
 
 def test_the_fields_that_the_readme_names_are_there():
     text = (ROOT / 'README.md').read_text(encoding='utf-8')
-    config = common.get_config()
-    config.model = common.unet3d()
+    config = cascade.get_config()  # every field that experiments have, and those of stages
     named = re.findall(r'--config\.([\w.]+)', text)
     assert len(named) > 8
     for path in named:
