@@ -16,6 +16,8 @@ published. What a stage has of its own is `stages.<name>.…`, e.g.
 
 Variants:
     configs/cascade.py:refine   a third network, that sees and is run on the predicted surface only
+    configs/cascade.py:acseg    ACSeg and its second level (Erozan et al. 2024): a network of
+                                volumes resized to 256³, and one of 64³ voxels along the surface
     configs/cascade.py:small    16 first filters, 50 epochs a stage, three folds
     configs/cascade.py:smoke    small enough for a CPU: checks that a data set trains at all
 """
@@ -24,15 +26,17 @@ from __future__ import annotations
 
 from ml_collections import ConfigDict
 
-from configs import common
+from configs import acseg, common
 
-VARIANTS = ('', 'refine', 'small', 'smoke')
+VARIANTS = ('', 'refine', 'acseg', 'small', 'smoke')
 
 
 def get_config(variant: str = '') -> ConfigDict:
     """The published experiment, or a variant of it."""
     if variant not in VARIANTS:
         raise ValueError(f'variant {variant!r}; expected one of {VARIANTS}')
+    if variant == 'acseg':
+        return _refine_acseg().lock()
     config = common.get_config()
     config.description = 'Cascade of 3-D U-Nets (Ekman et al. 2020)'
     config.model = common.unet3d()
@@ -56,10 +60,7 @@ def get_config(variant: str = '') -> ConfigDict:
     if variant == 'refine':
         stages.surface.where = 'surface'
         stages.surface.data.foreground_probability = 0.0
-    config.out_of_fold = ConfigDict()
-    # Parts of the training volumes, each predicted by networks that did not see it, for the next
-    # stage to learn from; 0: by networks that did.
-    config.out_of_fold.folds = 5
+    config.out_of_fold = _out_of_fold(5)
     if variant == 'small':
         config.model.filters = (16, 32, 64)
         config.epochs = 50
@@ -79,3 +80,29 @@ def _shrink(config: ConfigDict) -> None:
     config.inference.tile = (16, 16, 16)
     config.inference.overlap = (8, 8, 8)
     config.out_of_fold.folds = 2
+
+
+def _refine_acseg() -> ConfigDict:
+    """The published ACSeg network, and one along the surface on the grid of the files.
+
+    How the second was trained is not published: as the first, but of random patches.
+    """
+    config = acseg.get_config().unlock()
+    config.description = 'ACSeg in two levels (Erozan et al. 2024)'
+    config.data.working_shape = None
+    config.data.sampling = 'random'
+    config.stages = stages = common.stages(config, ('whole', 'surface'))
+    stages.whole.data.working_shape = (256, 256, 256)
+    stages.whole.data.sampling = 'strided'
+    stages.surface.where = 'surface'
+    config.out_of_fold = _out_of_fold(5)
+    return config
+
+
+def _out_of_fold(folds: int) -> ConfigDict:
+    """How the probabilities come about that later stages learn from."""
+    fields = ConfigDict()
+    # Parts of the training volumes, each predicted by a network that did not see it; 0: all by
+    # the one that saw them.
+    fields.folds = folds
+    return fields
