@@ -2,12 +2,16 @@
 
     python -m launch.evaluate --prediction=FILE_OR_DIR --truth=FILE_OR_DIR --output=DIR
     python -m launch.evaluate --checkpoint=W --image=DIR --truth=DIR --output=DIR --baselines=otsu
+    python -m launch.evaluate --checkpoint=W --truth=CELLS --output=DIR --task='cell=cell+cytosol'
     python -m launch.evaluate --instances --prediction=DIR,OTHER_DIR --truth=DIR --output=DIR
     python -m launch.evaluate --instances --checkpoint=W --cell_radius=12 --image=DIR --truth=DIR \\
         --output=DIR
 
 Prints Dice, IoU, precision, recall, accuracy and F1 of each class, volume, surface and their ratio
 of prediction and truth, mean ± SD over the volumes and the paired t-test; `--output` saves them.
+
+With `--task`, or a checkpoint trained for one, true labels are read by their names, as those of
+`launch.library`; else by their values.
 
 With `--instances` labels are ids of cells: Dice of every true cell with its best predicted cell,
 average precision at IoU 0.5 … 0.95, panoptic quality, variation of information and adapted Rand
@@ -35,6 +39,7 @@ _FOREGROUND = flags.DEFINE_enum(
 )
 _OUTPUT = flags.DEFINE_string('output', None, 'Folder for tables, figure and predictions.')
 _CLASSES = flags.DEFINE_string('classes', None, "Names of labels: 'cytoplasm=1,beads=2+5'.")
+_TASK = flags.DEFINE_string('task', None, 'Classes as groups of names: see launch.library.')
 _IGNORE_LABEL = flags.DEFINE_integer('ignore_label', None, 'True label of voxels left out.')
 _VOXEL_SIZE = flags.DEFINE_list('voxel_size_nm', None, "z,y,x instead of the files' own.")
 _DATASET = flags.DEFINE_string('dataset', None, 'Data set of images in HDF5 or OME-Zarr.')
@@ -51,7 +56,8 @@ def main(argv: Sequence[str]) -> None:
         truth=_TRUTH.value, prediction=_PREDICTION.value, checkpoint=_CHECKPOINT.value,
         image=_IMAGE.value, output=_OUTPUT.value, instances=_INSTANCES.value,
         cell_radius=_RADIUS.value, baselines=tuple(_BASELINES.value),
-        foreground=_FOREGROUND.value, classes=_CLASSES.value, ignore_label=_IGNORE_LABEL.value,
+        foreground=_FOREGROUND.value, classes=_CLASSES.value, task=_TASK.value,
+        ignore_label=_IGNORE_LABEL.value,
         voxel_size_nm=_VOXEL_SIZE.value, dataset=_DATASET.value,
         label_dataset=_LABEL_DATASET.value,
     )  # fmt: skip

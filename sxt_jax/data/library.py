@@ -139,14 +139,22 @@ def read_library(
         if on_cell is not None:
             on_cell(pair.labels)
         try:
-            cells.append(_read_cell(pair, Path(labels or images)))
+            cells.append(read_cell(pair, Path(labels or images)))
         except InputError as error:
             faults.append(error)
     return Library(Path(images), tuple(cells), tuple(faults), tuple(unpaired))
 
 
-def _read_cell(pair: Pair, top: Path) -> Cell:
-    """A row of the table; what a YAML file tells of one volume wins over what it tells of many."""
+def read_cell(pair: Pair, top: Path) -> Cell:
+    """A row of the table; what a YAML file tells of one volume wins over what it tells of many.
+
+    Args:
+      pair: image and labels, of which the labels are read once, slab by slab.
+      top: the folder up to which `materials.yaml` is looked for.
+
+    Raises:
+      InputError: a file cannot be read, shapes differ, or a value is named and ignored.
+    """
     ((image, labels),) = open_pairs([pair])
     own, shared = _material_files(pair, top)
     names, named_by = _names(labels, own, shared)

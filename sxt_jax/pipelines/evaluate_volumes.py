@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,7 @@ from sxt_jax.core.errors import InputError
 from sxt_jax.core.progress import progress_bar
 from sxt_jax.core.volume import VoxelSize
 from sxt_jax.data.classes import IGNORE_INDEX, Classes, count_labels, find_classes
+from sxt_jax.data.library import material_key
 from sxt_jax.io import open_volume
 from sxt_jax.measure import volume_and_surface
 from sxt_jax.metrics import confusion, paired_t_test, scores
@@ -59,6 +61,8 @@ class Options:
       foreground: side of the threshold that is foreground, for the baselines.
       classes: the class list; None: the labels that occur in the truth or that a file names.
         Predictions hold the values that are written (`Classes.as_written`).
+      of_truth: what label values mean in files of true labels, where not as in `classes`: classes
+        of the same names, such as cells of a library have.
       ignore_label: true label of voxels to leave out.
       voxel_size_nm: (z, y, x), instead of what the files say.
     """
@@ -66,6 +70,7 @@ class Options:
     baselines: Sequence[str] = ()
     foreground: str = 'auto'
     classes: Classes | None = None
+    of_truth: Mapping[Path, Classes] = dataclasses.field(default_factory=dict)
     ignore_label: int | None = None
     voxel_size_nm: VoxelSize | None = None
 
@@ -118,17 +123,41 @@ def _check_cases(cases: Sequence[Case], options: Options) -> None:
 
 
 def _detect_classes(cases: Sequence[Case], ignore_label: int | None) -> Classes:
-    """Every label that occurs in a truth or a prediction, or that one of their files names."""
+    """Every label that occurs in a truth or a prediction, or that one of their files names.
+
+    Raises:
+      InputError: two files have one name under different values.
+    """
     counts: list[Mapping[int, int]] = []
     names: dict[int, str] = {}
+    values: dict[str, tuple[set[int], Path]] = {}
     for case in cases:
         for path in (case.prediction, case.truth):
             if path is not None:
                 labels = open_volume(path)
                 counts.append(count_labels(labels.data, name=str(path)))
                 names.update(labels.class_names or {})
+                _check_names(path, labels.class_names or {}, values)
     counts.append(dict.fromkeys(names, 0))
     return find_classes(counts, value_names=names, ignore_value=ignore_label)
+
+
+def _check_names(
+    path: Path, names: Mapping[int, str], known: dict[str, tuple[set[int], Path]]
+) -> None:
+    """Add the values of each name: labels are compared by value, so names must not change theirs.
+
+    Raises:
+      InputError: a name that other files have under other values.
+    """
+    here: dict[str, set[int]] = {}
+    for value, name in names.items():
+        here.setdefault(material_key(name), set()).add(value)
+    for name, values in here.items():
+        others, file = known.setdefault(name, (values, path))
+        if not values & others:
+            found = f'{name} is value {min(values)}, and {min(others)} in {file}'
+            raise InputError(path, found, f"--task='{name}={name},…' to go by names")
 
 
 def _read_truth(
@@ -136,7 +165,8 @@ def _read_truth(
 ) -> tuple[np.ndarray, VoxelSize | None]:
     """Class indices (−1: ignored) of a truth, and the voxel size if any file of the case tells."""
     volume, size = open_truth(case, options.voxel_size_nm)
-    truth = classes.indices(volume.load().data, name=str(case.truth))
+    known = options.of_truth.get(case.truth, classes)
+    truth = known.indices(volume.load().data, name=str(case.truth))
     if not (truth > 0).any():
         raise InputError(case.truth, 'no voxel with a label', 'a truth that is not empty')
     return truth, size

@@ -13,7 +13,7 @@ from sxt_jax.core.errors import InputError
 from sxt_jax.core.progress import progress_bar
 from sxt_jax.core.volume import Volume, VoxelSize
 from sxt_jax.data.classes import Classes
-from sxt_jax.io import Pair, find_pairs, open_volume, pair
+from sxt_jax.io import Pair, find_pairs, holds_pairs, is_volume, open_volume, pair
 
 PROBABILITIES_MARK = '.probabilities'
 _SAME_VOXEL = 1e-3
@@ -41,8 +41,8 @@ def find_cases(
 ) -> list[Case]:
     """Cases of single files, or of folders whose files are paired by name (`io.pair`).
 
-    Without predictions, images are needed: in a folder of their own or beside the truth. Files
-    of probabilities beside predictions are passed over.
+    Without predictions, images are needed: in a folder of their own or beside the truth, which
+    may be there with predictions too. Files of probabilities beside predictions are passed over.
 
     Args:
       truth: file or folder of true labels.
@@ -58,6 +58,8 @@ def find_cases(
     if prediction is None:
         found = pair(image, truth, **datasets) if image else _pairs_within(truth, datasets)
         return [Case(p.name, p.labels, image=p.image) for p in found]
+    if image is None and Path(prediction).is_dir() and holds_pairs(truth, **datasets):
+        return _cases_of_pairs(pair(truth, **datasets), Path(prediction))
     images = {p.labels: p.image for p in pair(image, truth, **datasets)} if image else {}
     pairs, unpaired = find_pairs(prediction, truth, label_dataset=label_dataset)
     for lone in unpaired:
@@ -65,6 +67,16 @@ def find_cases(
             wanted = lone.looked_for.replace('an image', 'a prediction')
             raise InputError(lone.file, 'has no partner', wanted)
     return [Case(p.name, p.labels, p.image, images.get(p.labels)) for p in pairs]
+
+
+def _cases_of_pairs(pairs: Sequence[Pair], folder: Path) -> list[Case]:
+    """Images with their labels, and predictions named as the images are."""
+    files = [path for path in folder.iterdir() if is_volume(path)]
+    found = {path.stem.removesuffix('.ome'): path for path in files}
+    for p in pairs:
+        if p.name not in found:
+            raise InputError(p.labels, 'has no partner', f'a prediction {p.name}.* in {folder}')
+    return [Case(p.name, p.labels, found[p.name], p.image) for p in pairs]
 
 
 def _pairs_within(truth: str | Path, datasets: dict[str, str | None]) -> list[Pair]:
@@ -102,12 +114,32 @@ def predict_with_checkpoint(
       InputError: no usable checkpoint, no pairs, a tomogram that cannot be segmented, or a
         prediction would replace an image or a truth.
     """
+    cases = find_cases(truth, image=image, dataset=dataset, label_dataset=label_dataset)
+    return predict_cases(checkpoint, cases, output, instances=instances, cell_radius=cell_radius)
+
+
+def predict_cases(
+    checkpoint: str | Path,
+    cases: Sequence[Case],
+    output: str | Path,
+    *,
+    instances: bool = False,
+    cell_radius: float | None = None,
+) -> tuple[list[Case], Classes]:
+    """Segment the images of cases: the cases with these predictions, and the classes.
+
+    Args:
+      checkpoint, output, instances, cell_radius: see `predict_with_checkpoint`.
+      cases: each with an image.
+
+    Raises:
+      InputError: see `predict_with_checkpoint`.
+    """
     # Here, not above: scoring files that exist needs no network.
     from sxt_jax.pipelines import segment_volume as segmentation
 
     options = segmentation.Options(instances=instances, cell_radius=cell_radius)
     segmentation.check_options(options)
-    cases = find_cases(truth, image=image, dataset=dataset, label_dataset=label_dataset)
     inputs = [path for case in cases for path in (case.image, case.truth) if path]
     segmentation.refuse_folder_of(inputs, output)
     segmenter = segmentation.load_checkpoints(checkpoint, options=options)

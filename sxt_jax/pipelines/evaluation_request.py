@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from sxt_jax.core.atomic import check_writable
 from sxt_jax.core.errors import InputError
-from sxt_jax.data.classes import Classes, parse_classes
+from sxt_jax.data.classes import parse_classes
 from sxt_jax.measure.surface import check_voxel_size
 from sxt_jax.pipelines import evaluate_instances_report, evaluation_report
 from sxt_jax.pipelines.evaluate_instances import evaluate_instances
-from sxt_jax.pipelines.evaluate_volumes import Options, evaluate_volumes
-from sxt_jax.pipelines.evaluation import Case, find_cases, predict_with_checkpoint
+from sxt_jax.pipelines.evaluate_volumes import Evaluation, Options, evaluate_volumes
+from sxt_jax.pipelines.evaluation import Case, find_cases, predict_cases
+from sxt_jax.pipelines.task_truth import TaskTruth, read_task_truth
 
 
 @dataclasses.dataclass(frozen=True)
@@ -28,7 +29,7 @@ class Request:
       image: file or folder of tomograms.
       output: folder for tables, figure and predictions.
       instances: labels are ids of cells, not classes.
-      cell_radius: with `checkpoint` and `instances`, see `predict_with_checkpoint`.
+      cell_radius: with `checkpoint` and `instances`, see `predict_cases`.
       classes: names of labels, 'cytoplasm=1,beads=2'.
       voxel_size_nm: three sizes (z, y, x), perhaps as text.
       baselines, foreground, ignore_label: see `evaluate_volumes.Options`.
@@ -45,6 +46,7 @@ class Request:
     baselines: Sequence[str] = ()
     foreground: str = 'auto'
     classes: str | None = None
+    task: str | None = None
     ignore_label: int | None = None
     voxel_size_nm: Sequence[str] | None = None
     dataset: str | None = None
@@ -71,14 +73,65 @@ def evaluate(request: Request, *, tell: Callable[[str], Any]) -> list[Path]:
     shared: dict[str, Any] = {'ignore_label': request.ignore_label, 'voxel_size_nm': size}
     if request.instances:
         predictions = _name_methods(request.prediction)
-        methods = {name: _find(request, path)[0] for name, path in predictions.items()}
+        methods = {name: _find_instances(request, path) for name, path in predictions.items()}
         result = evaluate_instances(methods, **shared)
         return _finish(evaluate_instances_report, result, request, tell)
+    return _finish(evaluation_report, _evaluate_classes(request, shared), request, tell)
+
+
+def _evaluate_classes(request: Request, shared: Mapping[str, Any]) -> Evaluation:
     names, ignored = request.classes, request.ignore_label
     classes = parse_classes(names, ignore_value=ignored) if names else None
-    cases, known = _find(request, request.prediction)
-    options = Options(request.baselines, request.foreground, classes or known, **shared)
-    return _finish(evaluation_report, evaluate_volumes(cases, options=options), request, tell)
+    cases = _find_cases(request, request.prediction)
+    told = None if classes else _read_task(request, cases)
+    cases = list(told.cases) if told else cases
+    if request.checkpoint:
+        cases, known = predict_cases(request.checkpoint, cases, str(request.output))
+        if told:
+            _check_same(request.checkpoint, known.names, told)
+        classes = classes or known
+    if told is None:
+        options = Options(request.baselines, request.foreground, classes, **shared)
+        return evaluate_volumes(cases, options=options)
+    of_truth, classes = told.of_truth, classes or told.classes
+    options = Options(request.baselines, request.foreground, classes, of_truth, **shared)
+    result = evaluate_volumes(cases, options=options)
+    return dataclasses.replace(result, notes=(*told.notes, *result.notes))
+
+
+def _read_task(request: Request, cases: Sequence[Case]) -> TaskTruth | None:
+    """What true labels mean in the task that is asked for, or that the checkpoint learnt."""
+    facts = _trained_for(request.checkpoint) if request.checkpoint else {}
+    trained = facts.get('config', {}).get('data', {})
+    text, field = request.task or trained.get('task'), '--task'
+    if not text:
+        return None
+    options: dict[str, Any] = {'ignore_value': request.ignore_label}
+    if not request.task:
+        field = f'task of {request.checkpoint} (--task or --classes in its place)'
+        options['rest'] = trained['task_rest']
+        if request.ignore_label is None:
+            options['ignore_value'] = trained['ignore_value']
+    told = read_task_truth(cases, text, truth=str(request.truth), field=field, **options)
+    if request.checkpoint and facts.get('classes'):
+        _check_same(request.checkpoint, facts['classes']['names'], told)
+    return told
+
+
+def _trained_for(checkpoint: str) -> Mapping[str, Any]:
+    """The description of a checkpoint, of several the first."""
+    # Here, not above: scoring files that exist needs no network.
+    from sxt_jax.pipelines.ensemble import list_checkpoints
+    from sxt_jax.training.checkpoint import best_checkpoint
+    from sxt_jax.training.loop import SCORE
+
+    return best_checkpoint(list_checkpoints(checkpoint)[0], metric=SCORE).description
+
+
+def _check_same(checkpoint: str, names: Sequence[str], told: TaskTruth) -> None:
+    if tuple(names) != told.classes.names:
+        expected = f'{", ".join(told.classes.names)}, the classes of the task'
+        raise InputError(checkpoint, f'finds {", ".join(names)}', expected)
 
 
 def _check(request: Request) -> None:
@@ -88,9 +141,11 @@ def _check(request: Request) -> None:
         raise InputError('command line', 'nothing to score', '--prediction or --checkpoint')
     if request.checkpoint and (request.prediction or not request.output):
         raise InputError('command line', '--checkpoint', '--output with it, and no --prediction')
-    if request.instances and (request.baselines or request.classes):
-        found = '--instances with --baselines or --classes'
+    if request.instances and (request.baselines or request.classes or request.task):
+        found = '--instances with --baselines, --classes or --task'
         raise InputError('command line', found, 'ids of cells, or classes')
+    if request.classes and request.task:
+        raise InputError('command line', '--classes and --task', 'one of them')
     if request.cell_radius is not None and not (request.instances and request.checkpoint):
         raise InputError('command line', '--cell_radius', '--instances and --checkpoint with it')
 
@@ -107,15 +162,19 @@ def _name_methods(predictions: str | None) -> dict[str, str | None]:
     return dict(zip(names, paths, strict=True))
 
 
-def _find(request: Request, prediction: str | None) -> tuple[list[Case], Classes | None]:
-    """Cases, and the classes of the checkpoint if there is one."""
-    truth, image = str(request.truth), request.image
+def _find_cases(request: Request, prediction: str | None) -> list[Case]:
     datasets: dict[str, Any] = {'dataset': request.dataset, 'label_dataset': request.label_dataset}
     if not request.checkpoint:
-        return find_cases(truth, prediction=prediction, image=image, **datasets), None
-    how: dict[str, Any] = {'instances': request.instances, 'cell_radius': request.cell_radius}
-    output = str(request.output)
-    return predict_with_checkpoint(request.checkpoint, truth, image, output, **how, **datasets)
+        datasets['prediction'] = prediction
+    return find_cases(str(request.truth), image=request.image, **datasets)
+
+
+def _find_instances(request: Request, prediction: str | None) -> list[Case]:
+    cases = _find_cases(request, prediction)
+    if request.checkpoint:
+        how: dict[str, Any] = {'instances': True, 'cell_radius': request.cell_radius}
+        cases, _ = predict_cases(request.checkpoint, cases, str(request.output), **how)
+    return cases
 
 
 def _finish(reports: Any, result: Any, request: Request, tell: Callable[[str], Any]) -> list[Path]:

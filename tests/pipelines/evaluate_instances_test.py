@@ -229,7 +229,8 @@ def test_cells_are_segmented_first_with_a_checkpoint(folder: Path, monkeypatch) 
     """The network is replaced by a file; segmenting itself has tests of its own."""
     asked = []
 
-    def load(checkpoint: str, *, instances: bool) -> SimpleNamespace:
+    def load(checkpoint: str, *, instances: bool, mirror: str) -> SimpleNamespace:
+        assert not mirror
         asked.append((checkpoint, instances))
         return SimpleNamespace(classes=CELLS)
 
