@@ -41,7 +41,7 @@ class StageMap:
     Attributes:
       path: Zarr of [z, y, x, k] uint8, probability · 255.
       steps: voxels of the volume's file in one of its voxels, along z, y and x.
-      source: of what they were made: one text for the same network applied in the same way.
+      source: of what they were made: one text for the same network on the same channels.
     """
 
     path: Path

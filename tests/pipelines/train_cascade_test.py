@@ -124,12 +124,21 @@ def test_what_was_done_is_not_done_again(trained, folder):
     assert all(p.stat().st_mtime_ns == t for p, t in before.items())
     files = {p: p.stat().st_mtime_ns for p in workdir.rglob('manifest.json')}
     files |= {p: p.stat().st_mtime_ns for p in workdir.rglob('*.zarr')}
-    again = train_experiment(make_config(folder), workdir)
+    other_tiles = {'inference.overlap': (2, 2, 2)}
+    again = train_experiment(make_config(folder, **other_tiles), workdir)
     assert all(p.stat().st_mtime_ns == t for p, t in files.items())
     assert [again.path] == list_checkpoints(workdir)
     assert list_runs(workdir) == [workdir / 'coarse', workdir / 'fine']
     with pytest.raises(InputError, match=r'W\d*/coarse: config\.optimizer\.learning_rate is now'):
         train_experiment(make_config(folder, **{'optimizer.learning_rate': 0.1}), workdir)
+
+
+def test_stages_start_from_those_of_another_cascade(trained, folder):
+    workdir, _ = trained
+    config = make_config(folder, **{'initial.checkpoint': str(workdir)})
+    assert stage_config(config, 'fine').initial.checkpoint == str(workdir / 'fine')
+    config.stages.fine.initial.checkpoint = 'OTHER'
+    assert stage_config(config, 'fine').initial.checkpoint == 'OTHER'
 
 
 def test_probabilities_to_learn_from_are_of_networks_that_did_not_see_the_volume(trained):

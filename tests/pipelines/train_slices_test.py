@@ -156,7 +156,7 @@ def test_slices_as_flat_as_those_of_the_training_stay_as_they_are(trained, monke
     def predict(*_, scale, **__):
         seen.append(scale)
 
-    monkeypatch.setattr('sxt_jax.pipelines.segmenter.predict_orthogonal', predict)
+    monkeypatch.setattr('sxt_jax.pipelines.slice_segmenter.predict_orthogonal', predict)
     image = make_cells(0, SHAPE)[0]
     for size in ((50.0,) * 3, (300.0, 100.0, 100.0), None):
         predict_slices(network, Volume(image, size), name='a', cell_radius=5)
