@@ -27,6 +27,7 @@ from sxt_jax.data.stage_maps import WithProbabilities
 from sxt_jax.data.surface_band import Band, find_borders
 from sxt_jax.io import open_volume
 from sxt_jax.pipelines.config_fields import binning, working_shape
+from sxt_jax.pipelines.train_network import Load
 from sxt_jax.pipelines.trained_network import SURFACE
 from sxt_jax.pipelines.training_data import TrainingData, check_together, hold_out, read_pairs
 
@@ -75,12 +76,19 @@ class StageData:
       config: of the stage, from `stage_config`.
       maps: what the stage before gave each volume; None: it is the first.
       multiple: (z, y, x) voxels of a file, of which every stage's voxels hold a whole part.
+      n_folds: parts of the volumes to train on that will be left out in turn; 0: none.
     """
 
     def __init__(
-        self, config: Any, maps: Mapping[Place, StageMap] | None, multiple: Sequence[int]
+        self,
+        config: Any,
+        maps: Mapping[Place, StageMap] | None,
+        *,
+        multiple: Sequence[int],
+        n_folds: int = 0,
     ) -> None:
-        self.config, self._maps, self._multiple = config, maps, tuple(multiple)
+        self.config, self.n_folds = config, n_folds
+        self._maps, self._multiple = maps, tuple(multiple)
         self._volumes: Volumes | None = None
         self._known_as: tuple[str, ...] = ()
 
@@ -96,20 +104,29 @@ class StageData:
         return self._volumes
 
     def load(self, config: Any, *, intensity: str | Intensity, folder: str | Path) -> TrainingData:
-        """The stage's data, as `train_network.load_training_data` gives those of other runs."""
-        del config, folder
-        volumes = self.volumes(intensity)
-        train, held = self.split(volumes)
-        return self._together(volumes, list(train.values()), held)
+        """The stage's data, as `train_network.load_training_data` gives those of other runs.
 
-    def load_without(
-        self, left_out: Sequence[Place], *, intensity: str | Intensity
-    ) -> TrainingData:
-        """The same without some of the volumes to train on."""
-        volumes = self.volumes(intensity)
-        train, held = self.split(volumes)
-        kept = [example for place, example in train.items() if place not in left_out]
-        return self._together(volumes, kept, held)
+        Raises:
+          InputError: an error in the data, or folds of a single volume.
+        """
+        data = self.without(())(config, intensity=intensity, folder=folder)
+        if self.n_folds and len(data.train) == 1:
+            found = f'{self.n_folds}, with one volume to train on ({data.train[0].name})'
+            expected = '0: probabilities of the same network'
+            raise InputError('config.out_of_fold.folds', found, expected)
+        return data
+
+    def without(self, left_out: Sequence[Place]) -> Load:
+        """What gives the same data without some of the volumes to train on, as `load`."""
+
+        def load(config: Any, *, intensity: str | Intensity, folder: str | Path) -> TrainingData:
+            del config, folder
+            volumes = self.volumes(intensity)
+            train, held = self.split(volumes)
+            kept = [example for place, example in train.items() if place not in left_out]
+            return self._together(volumes, kept, held)
+
+        return load
 
     def split(self, volumes: Volumes) -> tuple[dict[Place, Example], list[Example]]:
         """What to train on, by where it is, and what to validate on: the same for all stages.

@@ -14,7 +14,7 @@ import hashlib
 import json
 import re
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,6 @@ from absl import logging
 
 from sxt_jax.core.atomic import remove_abandoned
 from sxt_jax.core.devices import make_device_mesh
-from sxt_jax.core.errors import InputError
 from sxt_jax.core.progress import progress_bar
 from sxt_jax.data.datasets import Example
 from sxt_jax.data.folds import split_folds
@@ -34,7 +33,7 @@ from sxt_jax.io import open_writer
 from sxt_jax.pipelines.cascade_data import Place, StageData, StageMap, Volumes, common_multiple
 from sxt_jax.pipelines.stage_config import check_cascade, is_cascade, stage_config, stage_names
 from sxt_jax.pipelines.train_network import train_network, write_records
-from sxt_jax.pipelines.trained_network import STAGES, load_network, stage_name
+from sxt_jax.pipelines.trained_network import STAGES, TrainedNetwork, load_network, stage_name
 from sxt_jax.training.checkpoint import (
     Checkpoint,
     best_checkpoint,
@@ -87,28 +86,27 @@ def train_cascade(config: Any, workdir: str | Path) -> Checkpoint:
         maps: Maps | None = None
         for number, (name, stage) in enumerate(stages.items(), start=1):
             logging.info('Stage %d of %d: %s', number, len(stages), name)
-            data = StageData(stage, maps, multiple)
+            is_last = number == len(stages)
+            n_folds = 0 if is_last else config.out_of_fold.folds
+            data = StageData(stage, maps, multiple=multiple, n_folds=n_folds)
             best = train_network(stage, workdir / name, load=data.load)
-            if number < len(stages):
-                maps = _predict_all(data, workdir / name, best, n_folds=config.out_of_fold.folds)
+            if not is_last:
+                maps = _predict_all(data, workdir / name, best)
         return _save_together(config, workdir, list(stages))
 
 
-def _predict_all(data: StageData, folder: Path, best: Checkpoint, *, n_folds: int) -> Maps:
+def _predict_all(data: StageData, folder: Path, best: Checkpoint) -> Maps:
     """What the next stage sees of every volume."""
     volumes = data.volumes(Intensity.from_dict(best.description['intensity']))
-    maps = _predict_out_of_fold(data, folder, volumes, n_folds=n_folds) if n_folds else {}
+    maps = _predict_out_of_fold(data, folder, volumes) if data.n_folds else {}
     others = [place for place in volumes.found if place not in maps]
     return maps | _predict(data, folder, volumes, others)
 
 
-def _predict_out_of_fold(data: StageData, folder: Path, volumes: Volumes, *, n_folds: int) -> Maps:
+def _predict_out_of_fold(data: StageData, folder: Path, volumes: Volumes) -> Maps:
     """Of each volume to train on, by a network that was trained on the others, but for a fold."""
     train, _ = data.split(volumes)
-    if len(train) == 1:
-        found = f'{n_folds}, with one volume to train on ({next(iter(train.values())).name})'
-        raise InputError('config.out_of_fold.folds', found, '0: probabilities of the same network')
-    n_folds = min(n_folds, len(train))
+    n_folds = min(data.n_folds, len(train))
     places = {id(example): place for place, example in train.items()}
     maps: Maps = {}
     for fold in range(n_folds):
@@ -120,11 +118,7 @@ def _predict_out_of_fold(data: StageData, folder: Path, volumes: Volumes, *, n_f
             'Fold %d of %d: without %s', fold + 1, n_folds, ', '.join(e.name for e in left_out)
         )
         workdir = folder / _FOLD.format(fold)
-
-        def load(config: Any, *, intensity: Any, folder: Any, without: Any = chosen) -> Any:
-            return data.load_without(without, intensity=intensity)
-
-        train_network(data.config, workdir, load=load)
+        train_network(data.config, workdir, load=data.without(chosen))
         maps |= _predict(data, workdir, volumes, chosen)
     return maps
 
@@ -163,7 +157,12 @@ def _plain(name: str) -> str:
 
 
 def _write_maps(
-    target: Path, network: Any, example: Example, inference: Mapping[str, Any], *, n_classes: int
+    target: Path,
+    network: TrainedNetwork,
+    example: Example,
+    inference: Mapping[str, Any],
+    *,
+    n_classes: int,
 ) -> None:
     selection = None
     if example.band is not None:
@@ -176,27 +175,20 @@ def _write_maps(
         voxel_size_nm=example.voxel_size_nm,
         axes='zyxc',
     ) as writer:
-        for slab in _bar(
-            predict_slabs(
-                network.apply_fn,
-                network.variables,
-                example.image,
-                device_mesh=make_device_mesh(jax.local_devices()),
-                finish=to_maps,
-                selection=selection,
-                **inference,
-            ),
-            example,
-        ):
-            writer.write(slab.z_start, slab.heads['maps'])
-
-
-def _bar(slabs: Iterator[Any], example: Example) -> Iterator[Any]:
-    title = f'{example.name}, probabilities'
-    with progress_bar(total=example.shape[0], unit='slice', desc=title, inner=True) as bar:
-        for slab in slabs:
-            yield slab
-            bar.update(slab.z_stop - slab.z_start)
+        slabs = predict_slabs(
+            network.apply_fn,
+            network.variables,
+            example.image,
+            device_mesh=make_device_mesh(jax.local_devices()),
+            finish=to_maps,
+            selection=selection,
+            **inference,
+        )
+        title = f'{example.name}, probabilities'
+        with progress_bar(total=example.shape[0], unit='slice', desc=title, inner=True) as bar:
+            for slab in slabs:
+                writer.write(slab.z_start, slab.heads['maps'])
+                bar.update(slab.z_stop - slab.z_start)
 
 
 def _remove_others(folder: Path, kept: set[Path]) -> None:

@@ -274,19 +274,20 @@ def test_one_volume_is_parted_alike_for_all_stages(tmp_path):
     assert multiple == (2, 2, 2)
     cuts = []
     for stage in stages:
-        data = StageData(stage, None, multiple).load(stage, intensity='none', folder='')
+        data = StageData(stage, None, multiple=multiple).load(stage, intensity='none', folder='')
         ((train,), (held,)) = data.train, data.validation
         assert train.shape[0] + held.shape[0] == -(-34 // stage.data.binning[0])
         cuts.append(train.shape[0] * stage.data.binning[0])
     assert cuts == [28, 28]
     with pytest.raises(InputError, match=r'out_of_fold\.folds: 2, with one volume .*expected 0'):
         train_experiment(config, tmp_path / 'W')
+    assert not list_checkpoints(tmp_path / 'W' / 'coarse')  # told before anything is trained
 
 
 def test_there_are_no_more_folds_than_volumes(folder, monkeypatch):
     """Every volume is then left out once, by itself."""
     config = make_config(folder, **{'out_of_fold.folds': 9})
-    data = StageData(stage_config(config, 'coarse'), None, (2, 2, 2))
+    data = StageData(stage_config(config, 'coarse'), None, multiple=(2, 2, 2), n_folds=9)
     volumes = data.volumes('none')
     left_out = []
 
@@ -296,6 +297,6 @@ def test_there_are_no_more_folds_than_volumes(folder, monkeypatch):
 
     monkeypatch.setattr(train_cascade, 'train_network', record)
     monkeypatch.setattr(train_cascade, '_predict', lambda *args: dict.fromkeys(args[-1]))
-    maps = train_cascade._predict_out_of_fold(data, folder, volumes, n_folds=9)
+    maps = train_cascade._predict_out_of_fold(data, folder, volumes)
     assert sorted(map(len, left_out)) == [1, 1, 1]
     assert len(set.union(*left_out)) == len(maps) == 3
