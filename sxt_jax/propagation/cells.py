@@ -289,16 +289,15 @@ def _mark_thin(
 ) -> None:
     """Mark as islands what is all boundary and hangs on to a cell by its rim.
 
-    Filopodia that lie against another cell do, and would grow out of it. The rim of a cell is as
-    wide as the band of boundary between interior and outside is on average, and a pixel; what of
+    Filopodia that lie against another cell do, and would grow out of it. Around the interiors, rim
+    is as far as a layer of pixels has half as many as the first one has, and a pixel more; what of
     the mask is further from any interior is of none of them.
     """
-    band = mask & ~interior
-    n_beside = np.count_nonzero(ndimage.binary_dilation(interior) & band)
-    if not n_beside:
-        return
-    rim_px = 1 + round(np.count_nonzero(band) / n_beside)
-    near = ndimage.binary_dilation(interior | (markers > 0), iterations=rim_px, mask=mask)
+    near, n_first, n_layer = interior | (markers > 0), 0, 1
+    while 2 * n_layer > n_first:
+        grown = ndimage.binary_dilation(near, mask=mask)
+        n_layer = np.count_nonzero(grown) - np.count_nonzero(near)
+        near, n_first = grown, n_first or n_layer
     thin, n_thin = ndimage.label(mask & ~near)
     _add_islands(markers, thin, np.ones(n_thin + 1, bool), first_island, min_island_px)
 

@@ -96,10 +96,13 @@ def test_a_thin_island_that_touches_a_cell_is_an_island(seeds):
     truth[10:14, 21:25] = 7
     mask = truth > 0
     mask[11, 20] = True
+    mask[[0, 1, -2, -1]] = True  # more that is all boundary does not make rims wider
     boundary = np.where(mask & ~ndimage.binary_erosion(truth == 1, iterations=2), 255, 0)
     found = split(maps_of(mask, boundary), np.where(truth == 1, 1, 0), 'selective', seeds)
     np.testing.assert_array_equal(found[truth == 1], 1)
-    np.testing.assert_array_equal(found[truth == 7], FIRST)
+    island = np.unique(found[truth == 7])
+    assert len(island) == 1
+    assert island >= FIRST
     np.testing.assert_array_equal(found > 0, mask)
 
 
