@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import zlib
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
@@ -24,6 +25,7 @@ from sxt_jax.data.binning import (
 from sxt_jax.data.classes import IGNORE_INDEX, Classes, find_classes
 from sxt_jax.data.intensity import Intensity, NormalisedArray, fit_intensity, measure_affine
 from sxt_jax.data.surface_band import Band
+from sxt_jax.data.value_names import join_names
 from sxt_jax.io import Pair, open_volume
 from sxt_jax.ops.resample import resize_slabs
 
@@ -143,6 +145,7 @@ def detect_classes(
     labels: Sequence[Volume],
     counts: Sequence[Mapping[int, int]],
     *,
+    files: Sequence[str | Path],
     ignore_value: int | None = None,
 ) -> Classes:
     """The classes that occur in label volumes, named as the files name them.
@@ -150,12 +153,15 @@ def detect_classes(
     Args:
       labels: the volumes, of which nothing is read.
       counts: voxels of each value, one mapping a volume (`count_labels`).
+      files: they are from, for errors.
       ignore_value: a value that is no class.
 
     Raises:
-      InputError: no label volume holds anything but background.
+      InputError: no label volume holds anything but background, or files contradict each other
+        (`join_names`).
     """
-    names = {v: n for volume in labels for v, n in (volume.class_names or {}).items()}
+    told = [volume.class_names or {} for volume in labels]
+    names = join_names(told, counts, files=files, ignore_value=ignore_value)
     classes = find_classes(counts, value_names=names, ignore_value=ignore_value)
     if len(classes) < 2:
         raise InputError('training labels', 'nothing but background', 'labelled voxels')

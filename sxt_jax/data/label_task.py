@@ -11,7 +11,8 @@ from pathlib import Path
 
 from sxt_jax.core.errors import InputError
 from sxt_jax.data.classes import REST, Classes, parse_groups
-from sxt_jax.data.library import Cell, material_key
+from sxt_jax.data.library import Cell
+from sxt_jax.data.value_names import material_key
 
 RESTS = ('background', 'ignored', 'refuse')  # what materials of no class may be
 _EXPECTED = "names of classes and materials like 'nucleus=nucleus+euchromatin,lipid=lipid'"

@@ -18,6 +18,7 @@ from sxt_jax.core.errors import InputError
 from sxt_jax.core.volume import Volume, VoxelSize
 from sxt_jax.data.classes import count_labels
 from sxt_jax.data.datasets import open_pairs
+from sxt_jax.data.value_names import material_key
 from sxt_jax.io import MaterialFile, Pair, Unpaired
 
 UNLABELLED = frozenset({'ignore', 'ignored', 'unlabeled', 'unlabelled'})  # materials that are none
@@ -103,11 +104,6 @@ class Library:
         n_cells = {k: sum(k in cell.materials for cell in self.cells) for k in self.spellings}
         told = [f'{name} (in {n_cells[key]})' for key, name in self.spellings.items()]
         return ', '.join(told) or 'no material has a name'
-
-
-def material_key(name: str) -> str:
-    """A name as names are compared: without capitals, spaces and underscores being one."""
-    return ' '.join(name.replace('_', ' ').casefold().split())
 
 
 def read_library(

@@ -13,7 +13,7 @@ from sxt_jax.core.errors import InputError
 from sxt_jax.core.progress import progress_bar
 from sxt_jax.core.volume import VoxelSize
 from sxt_jax.data.classes import IGNORE_INDEX, Classes, count_labels, find_classes
-from sxt_jax.data.library import material_key
+from sxt_jax.data.value_names import material_key
 from sxt_jax.io import open_volume
 from sxt_jax.measure import volume_and_surface
 from sxt_jax.metrics import confusion, paired_t_test, scores

@@ -108,8 +108,9 @@ def with_classes(config: Any, pairs: Sequence[Pair]) -> Any:
         counts = [
             count_labels(v.data, name=str(p.labels)) for p, v in zip(pairs, labels, strict=True)
         ]
-        ignored = config.data.ignore_value
-        config.data.classes = str(detect_classes(labels, counts, ignore_value=ignored))
+        files, ignored = [p.labels for p in pairs], config.data.ignore_value
+        classes = detect_classes(labels, counts, files=files, ignore_value=ignored)
+        config.data.classes = str(classes)
     return config
 
 

@@ -12,7 +12,8 @@ from absl import logging
 from sxt_jax.core.errors import InputError
 from sxt_jax.data.classes import Classes
 from sxt_jax.data.label_task import parse_task
-from sxt_jax.data.library import Library, material_key, read_cell
+from sxt_jax.data.library import Library, read_cell
+from sxt_jax.data.value_names import material_key
 from sxt_jax.io import Pair, open_volume
 from sxt_jax.pipelines.evaluation import Case
 from sxt_jax.pipelines.task_cells import match_cells

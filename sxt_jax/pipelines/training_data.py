@@ -131,7 +131,8 @@ def read_pairs(
     volumes = open_pairs(pairs)
     if classes is None:
         found = [labels for _, labels in volumes]
-        classes = detect_classes(found, counts, ignore_value=ignore_value)
+        files = [p.labels for p in pairs]
+        classes = detect_classes(found, counts, files=files, ignore_value=ignore_value)
     logging.info('Classes: %s', classes)
     label_maps = [ObjectIds(ignore_value) if ids else classes] * len(pairs)
     examples, fitted = _prepare(
