@@ -6,7 +6,10 @@
 Simulated tomograms of a cell in a capillary (`data.phantom`), whose nucleus absorbs as much as the
 cytoplasm: what tells them apart are a faint envelope, texture below the noise of a voxel, and what
 lies around. Of that a network with one pooling sees nine voxels, where the nucleus has a radius of
-16 (`--size=small`). Ways to train it, all with the same network, optimiser and batches:
+16 (`--size=small`). Norms are those of batches: instance norm, as published, takes the level out of
+tiles that lie within one material, and absolute absorption with it (seen: a Dice of 0.72 for whole
+cells after 600 steps, where after 200 it was 0.95). Ways to train the network, all with the same
+optimiser and batches:
 
 - `single`: on voxels, as many steps as the three stages of the longest cascade together;
 - `coarse`: on bins of voxels; the first stage of the cascades by itself;
@@ -105,11 +108,12 @@ SIZES = {
          'stages.coarse.data.binning': (8, 8, 8), 'out_of_fold.folds': 4},
     ),
     'small': Size(
-        72, 90.0, 150.0, 6, 3, 200,
-        {'model.filters': (8, 16), 'batch_size': 4, 'data.patch': (24, 24, 24),
-         'inference.tile': (24, 24, 24), 'inference.overlap': (8, 8, 8),
+        72, 90.0, 150.0, 6, 3, 150,
+        {'model.filters': (8, 16), 'batch_size': 2, 'data.patch': (24, 24, 24),
+         'inference.tile': (72, 72, 72), 'inference.overlap': (8, 8, 8),
          'stages.coarse.data.binning': (4, 4, 4), 'stages.coarse.data.patch': (16, 16, 16),
-         'stages.coarse.inference.tile': (16, 16, 16), 'out_of_fold.folds': 2},
+         'stages.coarse.inference.tile': (18, 18, 18),
+         'stages.surface.inference.tile': (24, 24, 24), 'out_of_fold.folds': 2},
     ),
     'smoke': Size(
         24, 270.0, 150.0, 2, 1, 2,
@@ -163,7 +167,9 @@ def make_config(folder: Path, stages: Sequence[str], seed: int, size: Size) -> C
         'data.classes': ','.join(f'{name}={k}' for k, name in enumerate(TASK, start=1)),
         'data.validation_fraction': 0.0,  # the last weights are taken
         'data.steps_per_epoch': size.steps,
-        'optimizer.learning_rate': 3e-3,
+        'model.norm': 'batch',
+        'model.norm_momentum': 0.9,
+        'optimizer.learning_rate': 5e-3,
         'optimizer.schedule': 'cosine',
         **size.fields,
     })  # fmt: skip

@@ -89,8 +89,8 @@ SIZES = {
                'inference.tile': (64, 64, 64), 'inference.overlap': (32, 32, 32)},
     ),
     'small': Size(
-        64, 120.0, {'base': 10, 'other': 8}, 4, (2, 6), ('scratch', 'finetune'), 250,
-        {'data.patch': (24, 24, 24), 'inference.tile': (24, 24, 24),
+        64, 120.0, {'base': 10, 'other': 8}, 4, (2, 6), ('scratch', 'finetune'), 300,
+        {'batch_size': 2, 'data.patch': (24, 24, 24), 'inference.tile': (64, 64, 64),
          'inference.overlap': (8, 8, 8)},
     ),
     'smoke': Size(
