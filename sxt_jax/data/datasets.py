@@ -49,6 +49,7 @@ class Example:
         of the networks whose probabilities are among the channels.
       file_shape: (z, y, x) voxels of its file.
       band: where patches are drawn and networks run; None: everywhere.
+      stack: name of the volume that it is a slice of; None: it is no slice of one.
     """
 
     name: str
@@ -60,6 +61,7 @@ class Example:
     checksum: int = 0
     file_shape: tuple[int, int, int] | None = None
     band: Band | None = None
+    stack: str | None = None
 
     @property
     def shape(self) -> tuple[int, int, int]:

@@ -48,7 +48,8 @@ def cut_slices(
         for z, told in enumerate(_told(example, empty_are_labelled)):
             cut = crop_example(example, Box((z, 0, 0), (z + 1, *example.shape[1:])))
             if example.shape[0] > 1:
-                cut = dataclasses.replace(cut, name=f'{example.name} slice {z}')
+                name = f'{example.name} slice {z}'
+                cut = dataclasses.replace(cut, name=name, stack=example.name)
             (labelled if told else unlabelled).append(cut)
     return labelled, unlabelled
 

@@ -13,11 +13,12 @@ from sxt_jax.core.errors import InputError
 from sxt_jax.data.binning import NO_BINNING
 from sxt_jax.data.classes import Classes
 from sxt_jax.data.datasets import Example
+from sxt_jax.data.folds import split_slice_folds
 from sxt_jax.data.intensity import Intensity
 from sxt_jax.data.labelled_slices import CHOICES, cut_slices, hold_slices, split_slices
 from sxt_jax.models.slicewise import takes_slices
 from sxt_jax.pipelines.config_fields import binning, working_shape
-from sxt_jax.pipelines.training_data import TrainingData, hold_out, read_pairs
+from sxt_jax.pipelines.training_data import TrainingData, read_pairs
 
 EMPTY_SLICES = ('background', 'unlabelled')
 _ONE_SLICE = 'one slice: the network is 2-D'
@@ -64,10 +65,14 @@ def cut_labelled(config: Any, volumes: list[Example]) -> tuple[list[Example], li
 def split_labelled(
     config: Any, labelled: list[Example]
 ) -> tuple[list[Example], list[Example], list[Example]]:
-    """To train on, to validate on unless there is a folder for that, and those left over."""
+    """To train on, to validate on unless there is a folder for that, and those left over.
+
+    Folds are of whole volumes, or of neighbouring slices (`split_slice_folds`).
+    """
     fields = config.data
     if fields.folds:
-        return *hold_out(config, labelled), []
+        folds = {'n_folds': fields.folds, 'fold': fields.fold}
+        return *split_slice_folds(labelled, **folds, seed=config.seed), []
     return split_slices(
         labelled,
         n=fields.labelled_slices,

@@ -1,8 +1,10 @@
 import numpy as np
 import pytest
 
+from configs import fibsem
 from sxt_jax.core.errors import InputError
 from sxt_jax.data.datasets import Example
+from sxt_jax.data.folds import split_slice_folds
 from sxt_jax.data.labelled_slices import (
     Unlabelled,
     choose_slices,
@@ -10,6 +12,7 @@ from sxt_jax.data.labelled_slices import (
     split_slices,
     value_range,
 )
+from sxt_jax.pipelines.slice_data import split_labelled
 
 
 def _stack(labels, name='a'):
@@ -81,3 +84,35 @@ def test_slices_not_chosen_are_validated_on_or_left_over():
     assert (len(train), len(held), left) == (16, 4, [])
     with pytest.raises(InputError, match='18 of 20 labelled slices, with 4 more to validate'):
         split_slices(slices, n=18, fraction=0.2, **options)
+
+
+@pytest.mark.parametrize('depths', [(4, 3, 5, 4), (9,), (6, 5)])
+def test_folds_of_slices_leave_no_neighbours_to_train_on(depths):
+    """Of whole volumes; of fewer volumes than folds, one block of slices each."""
+    stacks = [_stack([[0, 1]] * n, name) for name, n in zip('abcd', depths, strict=False)]
+    slices, _ = cut_slices(stacks)
+    config = fibsem.get_config('smoke')
+    config.data.folds, every = 3, []
+    for config.data.fold in range(3):
+        train, held, left = split_labelled(config, slices)
+        assert train
+        assert not left
+        assert len(train) + len(held) == len(slices)
+        assert {e.name for e in train} | {e.name for e in held} == {e.name for e in slices}
+        places = [[e.name for e in slices].index(e.name) for e in held]
+        if len(depths) >= 3:
+            assert not {e.stack for e in train} & {e.stack for e in held}
+        else:
+            assert places == list(range(places[0], places[0] + len(held)))
+            assert len(held) in (sum(depths) // 3, sum(depths) // 3 + 1)
+        every += places
+    assert sorted(every) == list(range(sum(depths)))
+
+
+def test_slices_in_files_of_their_own_are_volumes():
+    slices, _ = cut_slices([_stack([[0, 1]], name) for name in 'abcde'])
+    held = [split_slice_folds(slices, n_folds=5, fold=k, seed=3)[1] for k in range(5)]
+    assert sorted(e.name for (e,) in held) == list('abcde')
+    assert [e.name for (e,) in held] != list('abcde')
+    with pytest.raises(InputError, match=r'config\.data\.folds: 6, of 5'):
+        split_slice_folds(slices, n_folds=6, fold=0, seed=0)
