@@ -190,13 +190,17 @@ def _add_slab(
     return sums, batch_size
 
 
-def _most_at_once(chosen: np.ndarray) -> int:
+def _most_at_once(chosen: np.ndarray, n_devices: int) -> int:
     """A batch of which few tiles are filled up: a quarter of the tiles that a row has on average.
 
-    Each slab ends with a batch that is half empty on average.
+    Each slab ends with a batch that is half empty on average. Down to a power of two per device:
+    volumes, each with other tiles, share few compilations.
     """
+    if not chosen.any():
+        return n_devices
     per_row = chosen.sum((1, 2))
-    return max(1, int(per_row[per_row > 0].mean() / 4)) if chosen.any() else 1
+    per_device = max(1, int(per_row[per_row > 0].mean() / 4) // n_devices)
+    return n_devices << (per_device.bit_length() - 1)
 
 
 def _run(
@@ -315,7 +319,7 @@ def predict_slabs(
             reserved_bytes=2 * make_plan(grid, 1).n_bytes(n_channels + sum(channels.values()) + 1),
         )
     if chosen is not None:
-        batch_size = min(batch_size, _most_at_once(chosen))
+        batch_size = min(batch_size, _most_at_once(chosen, device_mesh.size))
     batch_size = -(-batch_size // device_mesh.size) * device_mesh.size
     windows = grid_windows(grid, blend=blend, margin=margin)
     plan = make_plan(grid, batch_size)

@@ -18,9 +18,11 @@ class Counting:
 
     def __init__(self):
         self.n = self.traces = 0
+        self.sizes = set()
 
     def __call__(self, variables, tiles):
         self.traces += 1
+        self.sizes.add(len(tiles))
         jax.debug.callback(self._count, jnp.zeros(()), n=len(tiles), ordered=False)
         return {'probs': 1 - tiles[..., 1:]}
 
@@ -87,3 +89,12 @@ def test_work_is_in_proportion_to_the_tiles_chosen_and_nothing_is_compiled_again
     found = _predict(apply_fn, lambda grid: np.zeros([len(s) for s in grid.starts], bool))
     assert apply_fn.n == 0
     np.testing.assert_allclose(found, IMAGE[..., 1:], atol=1e-6)
+
+
+@pytest.mark.parametrize(('asked', 'expected'), [(16, 2), (1, 1)])
+def test_volumes_with_other_tiles_share_sizes_of_batches(asked, expected):
+    """A quarter of the 12 tiles of a row, down to a power of two; never more than asked for."""
+    apply_fn = Counting()
+    _predict(apply_fn, lambda grid: np.ones([len(s) for s in grid.starts], bool), batch_size=asked)
+    assert apply_fn.sizes == {1, expected}  # of one tile the shapes are told
+    assert apply_fn.n == 5 * 4 * 3
