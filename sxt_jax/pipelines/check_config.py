@@ -221,7 +221,18 @@ def check_resumed(
     for what in ('classes', 'volumes', 'unlabelled', 'intensity', 'n_channels'):
         if before.get(what) != now.get(what):
             raise _changed(workdir, what, _text(now.get(what)), _text(before.get(what)))
-    old, new = dict(_flatten(before['config'])), dict(_flatten(now['config']))
+    check_same_fields(before['config'], now['config'], workdir=workdir)
+
+
+def check_same_fields(
+    before: Mapping[str, Any], now: Mapping[str, Any], *, workdir: str | Path
+) -> None:
+    """The part of `check_resumed` that is told by configs alone, as dictionaries of JSON.
+
+    Raises:
+      InputError: naming the field that differs.
+    """
+    old, new = dict(_flatten(before)), dict(_flatten(now))
     for name in sorted(old.keys() & new.keys()):
         if old[name] != new[name] and not any(
             name.startswith(free) if free.endswith('.') else name == free for free in _FREE

@@ -14,7 +14,7 @@ import hashlib
 import json
 import re
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,7 @@ from absl import logging
 
 from sxt_jax.core.atomic import remove_abandoned
 from sxt_jax.core.devices import make_device_mesh
+from sxt_jax.core.errors import InputError
 from sxt_jax.core.progress import progress_bar
 from sxt_jax.data.datasets import Example
 from sxt_jax.data.folds import split_folds
@@ -31,6 +32,7 @@ from sxt_jax.inference import predict_slabs
 from sxt_jax.inference.selection import EarlierProbs, Selection, to_maps
 from sxt_jax.io import open_writer
 from sxt_jax.pipelines.cascade_data import Place, StageData, StageMap, Volumes, common_multiple
+from sxt_jax.pipelines.check_config import check_same_fields
 from sxt_jax.pipelines.stage_config import check_cascade, is_cascade, stage_config, stage_names
 from sxt_jax.pipelines.train_network import train_network, write_records
 from sxt_jax.pipelines.trained_network import STAGES, TrainedNetwork, load_network, stage_name
@@ -38,6 +40,7 @@ from sxt_jax.training.checkpoint import (
     Checkpoint,
     best_checkpoint,
     latest_checkpoint,
+    list_checkpoints,
     remove_leftovers,
     remove_old_checkpoints,
     save_checkpoint,
@@ -82,28 +85,68 @@ def train_cascade(config: Any, workdir: str | Path) -> Checkpoint:
     multiple = common_multiple(list(stages.values()))
     with locked(workdir):
         remove_leftovers(workdir)
-        write_records(config, workdir)
+        _check_begun(workdir, stages)
         maps: Maps | None = None
         for number, (name, stage) in enumerate(stages.items(), start=1):
             logging.info('Stage %d of %d: %s', number, len(stages), name)
             is_last = number == len(stages)
             n_folds = 0 if is_last else config.out_of_fold.folds
             data = StageData(stage, maps, multiple=multiple, n_folds=n_folds)
-            best = train_network(stage, workdir / name, load=data.load)
+            later = [workdir / other for other in list(stages)[number:]]
+            started = _when_started(config, workdir, maps, later)
+            best = train_network(stage, workdir / name, load=data.load, on_start=started)
             if not is_last:
-                maps = _predict_all(data, workdir / name, best)
+                maps = _predict_all(data, workdir / name, best, later)
         return _save_together(config, workdir, list(stages))
 
 
-def _predict_all(data: StageData, folder: Path, best: Checkpoint) -> Maps:
+def _check_begun(workdir: Path, stages: Mapping[str, Any]) -> None:
+    """Raise where stages cannot go on with their configs, or the folder is of something else."""
+    joined = latest_checkpoint(workdir)
+    if joined is not None and STAGES not in joined.description:
+        raise InputError(workdir, 'the run of a single network', 'another --workdir: a cascade')
+    for name, stage in stages.items():
+        before = latest_checkpoint(workdir / name)
+        if before is not None:
+            now = json.loads(stage.to_json_best_effort())
+            check_same_fields(before.description['config'], now, workdir=workdir / name)
+
+
+def _when_started(
+    config: Any, workdir: Path, maps: Maps | None, later: Sequence[Path]
+) -> Callable[[int], None]:
+    """What is done when the data of a stage are accepted; `maps` are those it sees."""
+
+    def start(n_left: int) -> None:
+        _check_later(n_left, later)
+        if maps is None:
+            write_records(config, workdir)
+        else:
+            _remove_others(maps)
+
+    return start
+
+
+def _check_later(n_left: int, later: Sequence[Path]) -> None:
+    """Raise where a network would be trained further from which later stages have learnt."""
+    begun = [str(path) for path in later if list_checkpoints(path)]
+    if n_left and begun:
+        found = f'learnt from a network before it, which has {n_left} steps left to train'
+        expected = 'no more epochs than it had, or ' + ' and '.join(begun) + ' removed'
+        raise InputError(begun[0], found, f'{expected}: trained anew')
+
+
+def _predict_all(data: StageData, folder: Path, best: Checkpoint, later: Sequence[Path]) -> Maps:
     """What the next stage sees of every volume."""
     volumes = data.volumes(Intensity.from_dict(best.description['intensity']))
-    maps = _predict_out_of_fold(data, folder, volumes) if data.n_folds else {}
+    maps = _predict_out_of_fold(data, folder, volumes, later) if data.n_folds else {}
     others = [place for place in volumes.found if place not in maps]
     return maps | _predict(data, folder, volumes, others)
 
 
-def _predict_out_of_fold(data: StageData, folder: Path, volumes: Volumes) -> Maps:
+def _predict_out_of_fold(
+    data: StageData, folder: Path, volumes: Volumes, later: Sequence[Path]
+) -> Maps:
     """Of each volume to train on, by a network that was trained on the others, but for a fold."""
     train, _ = data.split(volumes)
     n_folds = min(data.n_folds, len(train))
@@ -118,7 +161,12 @@ def _predict_out_of_fold(data: StageData, folder: Path, volumes: Volumes) -> Map
             'Fold %d of %d: without %s', fold + 1, n_folds, ', '.join(e.name for e in left_out)
         )
         workdir = folder / _FOLD.format(fold)
-        train_network(data.config, workdir, load=data.without(chosen))
+        train_network(
+            data.config,
+            workdir,
+            load=data.without(chosen),
+            on_start=lambda n_left: _check_later(n_left, later),
+        )
         maps |= _predict(data, workdir, volumes, chosen)
     return maps
 
@@ -129,16 +177,14 @@ def _predict(data: StageData, folder: Path, volumes: Volumes, places: Sequence[P
     inference = dict(data.config.inference)
     maps: Maps = {}
     network = None
-    made = folder / _MAPS
     for place in places:
         example = volumes.found[place]
         source = _source(path, example)
-        target = made / source[:16] / f'{place[0]}_{place[1]}_{_plain(example.name)}.zarr'
+        target = folder / _MAPS / source[:16] / f'{place[0]}_{place[1]}_{_plain(example.name)}.zarr'
         maps[place] = StageMap(target, data.steps(example), source)
         if not target.exists():
             network = network or load_network(path)
             _write_maps(target, network, example, inference, n_classes=len(volumes.classes))
-    _remove_others(made, {maps[place].path.parent for place in places})
     return maps
 
 
@@ -191,15 +237,20 @@ def _write_maps(
                 bar.update(slab.z_stop - slab.z_start)
 
 
-def _remove_others(folder: Path, kept: set[Path]) -> None:
-    """Probabilities of networks that have been trained further since."""
-    for path in folder.iterdir() if folder.is_dir() else ():
-        if path not in kept:
-            shutil.rmtree(path, ignore_errors=True)
+def _remove_others(maps: Maps) -> None:
+    """Probabilities beside those, of networks that have been trained further since."""
+    kept = {one.path.parent for one in maps.values()}
+    for folder in {path.parent for path in kept}:
+        for path in folder.iterdir():
+            if path not in kept:
+                shutil.rmtree(path, ignore_errors=True)
 
 
 def _save_together(config: Any, workdir: Path, names: Sequence[str]) -> Checkpoint:
-    """One checkpoint of the best networks of all stages; one that is there already stays."""
+    """One checkpoint of the best networks of all stages; one that is there already stays.
+
+    It is the newest, and the only one: that of other stages may have more steps.
+    """
     found = [best_checkpoint(workdir / name, metric=SCORE) for name in names]
     stages = [_without(one.description, ('history', 'pending')) for one in found]
     steps = [_last_step(workdir / name) for name in names]
@@ -221,7 +272,8 @@ def _save_together(config: Any, workdir: Path, names: Sequence[str]) -> Checkpoi
         saved = one.restore()
         kept = {name: saved[name] for name in ('params', 'batch_stats') if saved.get(name)}
         tree[stage_name(one.description)] = kept
-    save_checkpoint(workdir, sum(steps), tree, description)
+    others = [int(path.name) for path in list_checkpoints(workdir)]
+    save_checkpoint(workdir, max([sum(steps), *(step + 1 for step in others)]), tree, description)
     remove_old_checkpoints(workdir, keep=1, always=None)
     return best_checkpoint(workdir, metric=SCORE)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import platform
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -26,6 +27,7 @@ from sxt_jax.models import build_model, model_config
 from sxt_jax.models.slicewise import input_shape
 from sxt_jax.pipelines.check_config import check_config, check_isotropy, check_resumed
 from sxt_jax.pipelines.config_fields import working_shape
+from sxt_jax.pipelines.trained_network import stages_of
 from sxt_jax.pipelines.training_data import TrainingData
 from sxt_jax.pipelines.training_task import find_task
 from sxt_jax.plots import learning_curves, save_figure
@@ -37,7 +39,7 @@ from sxt_jax.training.checkpoint import (
     restore_into,
 )
 from sxt_jax.training.logbook import locked, read_metrics
-from sxt_jax.training.loop import SCORE, Plan, Progress, Run, train
+from sxt_jax.training.loop import SCORE, Plan, Progress, Run, steps_left, train
 from sxt_jax.training.objectives import steps_per_round
 from sxt_jax.training.state import TrainState, create_state, start_from
 
@@ -52,13 +54,21 @@ class Load(Protocol):
         ...
 
 
-def train_network(config: Any, workdir: str | Path, *, load: Load | None = None) -> Checkpoint:
+def train_network(
+    config: Any,
+    workdir: str | Path,
+    *,
+    load: Load | None = None,
+    on_start: Callable[[int], None] | None = None,
+) -> Checkpoint:
     """Train as `config` says (see `configs/common.py`); goes on where an earlier run ended.
 
     Args:
       config: an experiment.
       workdir: folder for checkpoints, metrics and event files.
       load: where the data come from; None: from the folders of the config (`load_training_data`).
+      on_start: called with the number of steps there are left to do, once everything is accepted
+        and before anything is written; what it raises ends the training.
 
     Returns:
       The best checkpoint.
@@ -72,7 +82,7 @@ def train_network(config: Any, workdir: str | Path, *, load: Load | None = None)
     with locked(workdir):
         remove_leftovers(workdir)
         device_mesh = _dividing_devices(config)
-        begun = latest_checkpoint(workdir)
+        begun = _begun(workdir)
         other = _initial_checkpoint(config) if begun is None else None
         intensity = _initial_intensity(config, begun, other)
         data = (load or load_training_data)(config, intensity=intensity, folder=workdir)
@@ -80,6 +90,8 @@ def train_network(config: Any, workdir: str | Path, *, load: Load | None = None)
         model = build_network(config, n_classes=len(data.classes))
         run = describe_run(config, workdir, model, data, device_mesh)
         state, progress = _start(config, run, data, begun, other)
+        if on_start is not None:
+            on_start(steps_left(run, state, progress))
         write_records(config, workdir)
         train(run, state, progress)
         return best_checkpoint(workdir, metric=SCORE)
@@ -112,6 +124,14 @@ def load_training_data(
     """
     task = find_task(config, build_model(config.model))
     return task.load(config, intensity=intensity, folder=Path(folder))
+
+
+def _begun(workdir: Path) -> Checkpoint | None:
+    """The checkpoint from which a run goes on."""
+    found = latest_checkpoint(workdir)
+    if found is not None and (names := stages_of(found.description)):
+        raise InputError(workdir, f'a cascade of {", ".join(names)}', 'another --workdir')
+    return found
 
 
 def _initial_checkpoint(config: Any) -> Checkpoint | None:

@@ -56,7 +56,7 @@ def load_network(checkpoint: str | Path, *, dtype: str | None = None) -> Trained
     """
     found = best_checkpoint(checkpoint, metric=SCORE)
     if STAGES in found.description:
-        names = ', '.join(stage_name(facts) for facts in found.description[STAGES])
+        names = ', '.join(stages_of(found.description))
         expected = 'one network: the folder of a stage in the workdir of its training'
         raise InputError(found.path, f'a cascade of {names}', expected)
     logging.info('Using %s', found.path)
@@ -88,6 +88,11 @@ def load_stages(checkpoint: str | Path) -> list[TrainedNetwork]:
 def stage_name(facts: Mapping[str, Any]) -> str:
     """Of the description of a network that is a stage of a cascade."""
     return str(facts['config']['stage']['name'])
+
+
+def stages_of(facts: Mapping[str, Any]) -> tuple[str, ...]:
+    """Names of the stages of a cascade, by the description of its checkpoint; of others none."""
+    return tuple(stage_name(stage) for stage in facts.get(STAGES, ()))
 
 
 def _build(

@@ -180,7 +180,7 @@ def train(run: Run, state: TrainState, progress: Progress) -> TrainState:
         watch = _Watch(run, progress, bar)
         batches = prefetch(lambda s: _device_batch(run, s), range(first, last))
         stack.callback(batches.close)
-        if _stops_early(plan, progress) or first >= last:
+        if not steps_left(run, state, progress):
             logging.info('Nothing left to do after %d of %d steps', first, last)
             return state
         for step, (which, batch) in batches:
@@ -210,6 +210,12 @@ def train(run: Run, state: TrainState, progress: Progress) -> TrainState:
                     'the same command to go on',
                 )
     return state
+
+
+def steps_left(run: Run, state: TrainState, progress: Progress) -> int:
+    """How many steps the plan has after a state; 0 where it stops early."""
+    last = run.plan.n_epochs * steps_per_round(run.objectives)
+    return 0 if _stops_early(run.plan, progress) else max(0, last - int(state.step))
 
 
 class _Watch:

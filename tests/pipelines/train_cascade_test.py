@@ -23,7 +23,7 @@ from sxt_jax.pipelines.segmenter import load_segmenter
 from sxt_jax.pipelines.stage_config import stage_config
 from sxt_jax.pipelines.train_cascade import list_runs, train_experiment
 from sxt_jax.pipelines.train_network import train_network
-from sxt_jax.pipelines.trained_network import load_network
+from sxt_jax.pipelines.trained_network import load_network, stages_of
 from sxt_jax.training.checkpoint import list_checkpoints, open_checkpoint
 
 SHAPE = (17, 16, 18)
@@ -91,7 +91,7 @@ def trained(folder, tmp_path_factory):
     """Workdir, and what each run of a network learnt from; stopped once between two folds."""
     workdir, seen = tmp_path_factory.mktemp('W'), {}
 
-    def spy(config, where, *, load):
+    def spy(config, where, *, load, **others):
         def watched(*args, **kwargs):
             seen[str(where.relative_to(workdir))] = data = load(*args, **kwargs)
             return data
@@ -99,7 +99,7 @@ def trained(folder, tmp_path_factory):
         if where.name == 'fold_1' and 'stopped' not in seen:
             seen['stopped'] = {p: p.stat().st_mtime_ns for p in workdir.rglob('manifest.json')}
             raise Stopped
-        return train_network(config, where, load=watched)
+        return train_network(config, where, load=watched, **others)
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(train_cascade, 'train_network', spy)
@@ -124,13 +124,47 @@ def test_what_was_done_is_not_done_again(trained, folder):
     assert all(p.stat().st_mtime_ns == t for p, t in before.items())
     files = {p: p.stat().st_mtime_ns for p in workdir.rglob('manifest.json')}
     files |= {p: p.stat().st_mtime_ns for p in workdir.rglob('*.zarr')}
+    (workdir / 'coarse' / 'probabilities' / 'of_other_weights').mkdir()
     other_tiles = {'inference.overlap': (2, 2, 2)}
     again = train_experiment(make_config(folder, **other_tiles), workdir)
     assert all(p.stat().st_mtime_ns == t for p, t in files.items())
     assert [again.path] == list_checkpoints(workdir)
+    assert not (workdir / 'coarse' / 'probabilities' / 'of_other_weights').exists()
     assert list_runs(workdir) == [workdir / 'coarse', workdir / 'fine']
     with pytest.raises(InputError, match=r'W\d*/coarse: config\.optimizer\.learning_rate is now'):
         train_experiment(make_config(folder, **{'optimizer.learning_rate': 0.1}), workdir)
+
+
+def test_a_refused_command_leaves_everything_as_it_was(trained, folder):
+    workdir, _ = trained
+    (workdir / 'coarse' / 'probabilities' / 'of_other_weights').mkdir()
+    files = {p: p.stat().st_mtime_ns for p in workdir.rglob('*') if p.is_file()}
+    for fields, message in (
+        ({'epochs': 2}, r'W\d*/fine: learnt from .* 30 steps left .* or \S*/fine removed'),
+        ({'stages.fine.optimizer.learning_rate': 0.1}, r'/fine: config\.optimizer\.learning_rate'),
+    ):
+        with pytest.raises(InputError, match=message):
+            train_experiment(make_config(folder, **fields), workdir)
+    with pytest.raises(InputError, match='/coarse: the run of a single network'):
+        train_experiment(make_config(folder), workdir / 'coarse')
+    with pytest.raises(InputError, match='a cascade of coarse, fine; expected another --workdir'):
+        train_network(stage_config(make_config(folder), 'coarse'), workdir)
+    assert (workdir / 'coarse' / 'probabilities' / 'of_other_weights').is_dir()
+    now = {p: p.stat().st_mtime_ns for p in workdir.rglob('*') if p.is_file()}
+    assert {p: now[p] for p in files if p.name != '.lock'} == {
+        p: t for p, t in files.items() if p.name != '.lock'
+    }
+    assert now.keys() == files.keys()
+
+
+def test_the_cascade_that_was_asked_for_is_the_one_that_is_used(trained, folder, tmp_path):
+    """Although another in the folder has more steps."""
+    workdir, _ = trained
+    shutil.copytree(workdir, tmp_path / 'W')
+    best = train_experiment(make_config(folder, **{'stages.order': ('coarse',)}), tmp_path / 'W')
+    assert stages_of(best.description) == ('coarse',)
+    assert list_checkpoints(tmp_path / 'W') == [best.path]
+    assert load_segmenter(tmp_path / 'W').earlier is None
 
 
 def test_stages_start_from_those_of_another_cascade(trained, folder):
@@ -291,12 +325,12 @@ def test_there_are_no_more_folds_than_volumes(folder, monkeypatch):
     volumes = data.volumes('none')
     left_out = []
 
-    def record(config, workdir, *, load):
+    def record(config, workdir, *, load, on_start):
         kept = {e.name for e in load(config, intensity='none', folder='').train}
         left_out.append({e.name for e in data.split(volumes)[0].values()} - kept)
 
     monkeypatch.setattr(train_cascade, 'train_network', record)
     monkeypatch.setattr(train_cascade, '_predict', lambda *args: dict.fromkeys(args[-1]))
-    maps = train_cascade._predict_out_of_fold(data, folder, volumes)
+    maps = train_cascade._predict_out_of_fold(data, folder, volumes, [])
     assert sorted(map(len, left_out)) == [1, 1, 1]
     assert len(set.union(*left_out)) == len(maps) == 3
