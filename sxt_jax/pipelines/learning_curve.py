@@ -17,9 +17,10 @@ from sxt_jax.pipelines.check_config import check_config
 from sxt_jax.pipelines.evaluation import Columns
 from sxt_jax.pipelines.learning_curve_fit import join_tables
 from sxt_jax.pipelines.scored_trainings import (
-    check_apart,
-    check_learns_classes,
+    check_enough_for_folds,
     check_same_experiment,
+    check_scorable,
+    check_tests_apart,
     do_once,
     draw_pairs,
     find_pairs_of,
@@ -64,11 +65,12 @@ def measure_scores(
     """
     output = Path(output)
     check_config(config)
-    check_learns_classes(config)
+    check_scorable(config)
     pairs = find_pairs_of(config, config.data.train, config.data.labels)
     sizes = _check_sizes(sizes, repeats, n_pairs=len(pairs), folder=config.data.train)
+    check_enough_for_folds(config, sizes[0])
     cases = find_tests_of(config, test)
-    check_apart(pairs, cases)
+    check_tests_apart(pairs, cases)
     check_writable(output)
     config = with_classes(config, pairs)
     names = [p.name for p in pairs], [case.name for case in cases]

@@ -15,6 +15,8 @@ from sxt_jax.core.errors import InputError
 from sxt_jax.data.classes import count_labels
 from sxt_jax.data.datasets import detect_classes, open_pairs
 from sxt_jax.io import Pair, pair, split_dataset, write_table
+from sxt_jax.models import build_model
+from sxt_jax.models.slicewise import takes_slices
 from sxt_jax.pipelines.evaluate_volumes import Options, evaluate_volumes
 from sxt_jax.pipelines.evaluation import Case, Columns, find_cases, predict_with_checkpoint
 from sxt_jax.pipelines.learning_curve_fit import read_scores
@@ -58,8 +60,11 @@ def link_pairs(pairs: Sequence[Pair], folder: str | Path, *, marks: Sequence[str
             link.symlink_to(file.resolve())
 
 
-def check_learns_classes(config: Any) -> None:
+def check_scorable(config: Any) -> None:
     """Whether the config's networks can be scored by the Dice of classes that all data share.
+
+    Tomograms in a validation folder are labelled too, and would be in no number of tomograms; some
+    might be scored on, so that the best checkpoint would be the best of the test.
 
     Raises:
       InputError: naming the field.
@@ -68,8 +73,32 @@ def check_learns_classes(config: Any) -> None:
         expected = 'a config of classes; scores of cells are fitted with --scores'
         raise InputError('config.flows.kind', repr(config.flows.kind), expected)
     if config.data.task:
-        expected = 'config.data.classes: test tomograms name no materials'
+        expected = (
+            'config.data.classes: trainings see links to some of the tomograms, without the YAML '
+            'files that name materials'
+        )
         raise InputError('config.data.task', repr(config.data.task), expected)
+    if config.data.validation:
+        expected = 'none: a part of what is trained on is held out (config.data.validation_fraction)'
+        raise InputError('config.data.validation', repr(config.data.validation), expected)
+
+
+def check_enough_for_folds(config: Any, n_pairs: int) -> None:
+    """Whether the smallest training has a tomogram for every fold, before a larger one is done.
+
+    Folds of a network of slices may be parts of one tomogram.
+
+    Args:
+      config: an experiment.
+      n_pairs: tomograms of the smallest training.
+
+    Raises:
+      InputError: it has fewer.
+    """
+    n_folds = config.data.folds
+    if n_pairs < n_folds and not takes_slices(build_model(config.model)):
+        found = f'{n_folds}, with {n_pairs} tomograms in the smallest training'
+        raise InputError('config.data.folds', found, f'at most {n_pairs}, or larger trainings')
 
 
 def find_pairs_of(config: Any, images: str | Path, labels: str | Path = '') -> Sequence[Pair]:
@@ -87,17 +116,33 @@ def _datasets(config: Any) -> dict[str, Any]:
     return {'dataset': fields.dataset or None, 'label_dataset': fields.label_dataset or None}
 
 
-def check_apart(pairs: Sequence[Pair], cases: Sequence[Case]) -> None:
-    """No network is scored on what it was trained on.
+def check_apart(
+    pairs: Sequence[Pair | Case], others: Sequence[Pair | Case], *, found: str, expected: str
+) -> None:
+    """No tomogram is in both, as one that is trained on and scored on would be.
+
+    Args:
+      pairs, others: with images.
+      found, expected: what to say of one of the others that is a pair too.
 
     Raises:
       InputError: naming the tomogram.
     """
-    trained = {split_dataset(p.image)[0].resolve() for p in pairs}
-    for case in cases:
-        assert case.image is not None
-        if split_dataset(case.image)[0].resolve() in trained:
-            raise InputError(case.image, 'is a training tomogram too', 'others to test with')
+    files = {_image_file(p) for p in pairs}
+    for other in others:
+        if _image_file(other) in files:
+            raise InputError(other.image, found, expected)
+
+
+def check_tests_apart(pairs: Sequence[Pair], cases: Sequence[Case]) -> None:
+    """No network is scored on what it was trained on; see `check_apart`."""
+    told = {'found': 'is a training tomogram too', 'expected': 'others to test with'}
+    check_apart(pairs, cases, **told)
+
+
+def _image_file(pair_or_case: Pair | Case) -> Path:
+    assert pair_or_case.image is not None
+    return split_dataset(pair_or_case.image)[0].resolve()
 
 
 def with_classes(config: Any, pairs: Sequence[Pair]) -> Any:

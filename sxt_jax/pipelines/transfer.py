@@ -17,15 +17,17 @@ from absl import logging
 
 from sxt_jax.core.atomic import check_writable
 from sxt_jax.core.errors import InputError
-from sxt_jax.io import Pair, split_dataset, write_table
+from sxt_jax.io import Pair, write_table
 from sxt_jax.pipelines.check_config import check_config
 from sxt_jax.pipelines.evaluation import Columns
 from sxt_jax.pipelines.learning_curve_fit import join_tables
 from sxt_jax.pipelines.scored_trainings import (
     TRAINING,
     check_apart,
-    check_learns_classes,
+    check_enough_for_folds,
     check_same_experiment,
+    check_scorable,
+    check_tests_apart,
     do_once,
     draw_pairs,
     find_pairs_of,
@@ -132,9 +134,10 @@ def measure_transfer(
     config = copy.deepcopy(config)
     config.data.train, config.data.labels = str(folders.base), ''
     check_config(config)
-    check_learns_classes(config)
+    check_scorable(config)
     pairs = {kind: find_pairs_of(config, getattr(folders, kind)) for kind in TYPES}
     _check_choices(choices, n_pairs=len(pairs['other']), folder=folders.other)
+    check_enough_for_folds(config, _smallest(choices, pairs))
     _check_tests(config, folders, pairs)
     check_writable(output)
     config = with_classes(config, [*pairs['base'], *pairs['other']])
@@ -168,13 +171,12 @@ def _check_choices(choices: Choices, *, n_pairs: int, folder: str | Path) -> Non
 
 def _check_tests(config: Any, folders: Folders, pairs: dict[str, Sequence[Pair]]) -> None:
     """The four folders share no tomogram."""
-    trained = {split_dataset(p.image)[0].resolve() for p in pairs['base']}
-    for p in pairs['other']:
-        if split_dataset(p.image)[0].resolve() in trained:
-            raise InputError(p.image, 'is of the base type too', 'tomograms of another type')
+    told = {'found': 'is of the base type too', 'expected': 'tomograms of another type'}
+    cases = {kind: find_tests_of(config, getattr(folders, f'test_{kind}')) for kind in TYPES}
+    check_apart(pairs['base'], pairs['other'], **told)
     for kind in TYPES:
-        cases = find_tests_of(config, getattr(folders, f'test_{kind}'))
-        check_apart([*pairs['base'], *pairs['other']], cases)
+        check_tests_apart([*pairs['base'], *pairs['other']], cases[kind])
+    check_apart(cases['base'], cases['other'], **told)
 
 
 def _check_same(
@@ -202,6 +204,15 @@ def _plan(choices: Choices) -> Iterator[_Run]:
         yield _Run(BASE, 0, repeat)
         for n, start in itertools.product(numbers, dict.fromkeys(choices.starts)):
             yield _Run(start, n, repeat)
+
+
+def _smallest(choices: Choices, pairs: dict[str, Sequence[Pair]]) -> int:
+    """Tomograms of the smallest training."""
+    n_base = len(pairs['base'])
+    return min(
+        run.n_other + n_base * (run.start not in STARTS or STARTS[run.start].with_base_set)
+        for run in _plan(choices)
+    )
 
 
 def _score_run(

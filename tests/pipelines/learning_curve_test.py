@@ -215,6 +215,12 @@ def test_what_makes_no_curve_is_told_before_any_training(data, trained):
     told('repeats: 0', sizes=[1, 2], repeats=0)
     told('is a training tomogram too', test='train', sizes=[1, 2])
     told('does not exist', test='nowhere', sizes=[1, 2])
+    config.data.folds = 3
+    told('folds: 3, with 2 tomograms in the smallest training', sizes=[2, 4])
+    config.data.folds, config.data.validation = 0, str(folder / 'test')
+    told('validation: .*expected none', sizes=[1, 2])
+    config.data.validation, config.data.task = '', 'ball=ball'
+    told('task: .*expected config.data.classes: trainings see links', sizes=[1, 2])
     config = cellpose3d.get_config()
     config.data.train = str(folder / 'train')
     told('config of classes', sizes=[1, 2])
