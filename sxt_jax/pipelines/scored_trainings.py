@@ -79,7 +79,7 @@ def check_scorable(config: Any) -> None:
         )
         raise InputError('config.data.task', repr(config.data.task), expected)
     if config.data.validation:
-        expected = 'none: a part of what is trained on is held out (config.data.validation_fraction)'
+        expected = 'none: config.data.validation_fraction holds out a part of each training'
         raise InputError('config.data.validation', repr(config.data.validation), expected)
 
 
@@ -97,7 +97,7 @@ def check_enough_for_folds(config: Any, n_pairs: int) -> None:
     """
     n_folds = config.data.folds
     if n_pairs < n_folds and not takes_slices(build_model(config.model)):
-        found = f'{n_folds}, with {n_pairs} tomograms in the smallest training'
+        found = f'{n_folds}, with a smallest training of {n_pairs}'
         raise InputError('config.data.folds', found, f'at most {n_pairs}, or larger trainings')
 
 

@@ -216,7 +216,7 @@ def test_what_makes_no_curve_is_told_before_any_training(data, trained):
     told('is a training tomogram too', test='train', sizes=[1, 2])
     told('does not exist', test='nowhere', sizes=[1, 2])
     config.data.folds = 3
-    told('folds: 3, with 2 tomograms in the smallest training', sizes=[2, 4])
+    told('folds: 3, with a smallest training of 2', sizes=[2, 4])
     config.data.folds, config.data.validation = 0, str(folder / 'test')
     told('validation: .*expected none', sizes=[1, 2])
     config.data.validation, config.data.task = '', 'ball=ball'

@@ -124,12 +124,14 @@ def test_what_makes_no_transfer_is_told_before_any_training(tmp_path, folders, t
     told('test_base.*is of the base type too; expected tomograms of another type', folders=same)
     told('config of classes', cellpose3d.get_config())
     config.data.folds = 3
-    told('folds: 3, with 2 tomograms in the smallest training', n_other=[2], starts=['alone'])
-    told('folds: 3, with 1 tomograms', n_other=[3, 1])
+    told(
+        'folds: 3, with a smallest training of 2; expected at most 2', n_other=[2], starts=['alone']
+    )
+    told('smallest training of 1', n_other=[3, 1])
     config.data.folds = 4
-    told('folds: 4, with 3 tomograms', n_other=[2], starts=['scratch'])  # the base net
+    told('folds: 4, with a smallest training of 3', n_other=[2], starts=['scratch'])  # the base net
     config.data.folds, config.data.validation = 0, str(folders.test_base)
-    told('validation: .*expected none: a part of what is trained on')
+    told('validation: .*expected none: config.data.validation_fraction')
     assert not trained
     assert not (tmp_path / 'out').exists()
 
