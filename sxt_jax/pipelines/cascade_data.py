@@ -26,6 +26,7 @@ from sxt_jax.data.intensity import Intensity
 from sxt_jax.data.stage_maps import WithProbabilities
 from sxt_jax.data.surface_band import Band, find_borders
 from sxt_jax.io import open_volume
+from sxt_jax.pipelines.check_config import check_isotropy
 from sxt_jax.pipelines.config_fields import binning, working_shape
 from sxt_jax.pipelines.train_network import Load
 from sxt_jax.pipelines.trained_network import SURFACE
@@ -115,6 +116,30 @@ class StageData:
             expected = '0: probabilities of the same network'
             raise InputError('config.out_of_fold.folds', found, expected)
         return data
+
+    def foresee(self, first: StageData, data: TrainingData) -> None:
+        """Check what can be told of this stage's volumes before the stages before are trained.
+
+        Args:
+          first: the first stage.
+          data: what it learns from.
+
+        Raises:
+          InputError: naming the volume.
+        """
+        check_isotropy(self.config, [self._sized(example, first) for example in data.train])
+
+    def _sized(self, example: Example, first: StageData) -> Example:
+        """An example of the first stage, with the voxel size that it has in this one."""
+        if example.voxel_size_nm is None:
+            return example
+        z, y, x = (
+            size * own / before
+            for size, own, before in zip(
+                example.voxel_size_nm, self.steps(example), first.steps(example), strict=True
+            )
+        )
+        return dataclasses.replace(example, voxel_size_nm=(z, y, x))
 
     def without(self, left_out: Sequence[Place]) -> Load:
         """What gives the same data without some of the volumes to train on, as `load`."""

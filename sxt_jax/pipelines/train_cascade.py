@@ -34,8 +34,9 @@ from sxt_jax.io import open_writer
 from sxt_jax.pipelines.cascade_data import Place, StageData, StageMap, Volumes, common_multiple
 from sxt_jax.pipelines.check_config import check_same_fields
 from sxt_jax.pipelines.stage_config import check_cascade, is_cascade, stage_config, stage_names
-from sxt_jax.pipelines.train_network import train_network, write_records
+from sxt_jax.pipelines.train_network import Load, check_initial, train_network, write_records
 from sxt_jax.pipelines.trained_network import STAGES, TrainedNetwork, load_network, stage_name
+from sxt_jax.pipelines.training_data import TrainingData
 from sxt_jax.training.checkpoint import (
     Checkpoint,
     best_checkpoint,
@@ -93,8 +94,12 @@ def train_cascade(config: Any, workdir: str | Path) -> Checkpoint:
             n_folds = 0 if is_last else config.out_of_fold.folds
             data = StageData(stage, maps, multiple=multiple, n_folds=n_folds)
             later = [workdir / other for other in list(stages)[number:]]
+            load = data.load
+            if maps is None:
+                others = [StageData(stages[path.name], None, multiple=multiple) for path in later]
+                load = _load_first(data, others)
             started = _when_started(config, workdir, maps, later)
-            best = train_network(stage, workdir / name, load=data.load, on_start=started)
+            best = train_network(stage, workdir / name, load=load, on_start=started)
             if not is_last:
                 maps = _predict_all(data, workdir / name, best, later)
         return _save_together(config, workdir, list(stages))
@@ -110,6 +115,24 @@ def _check_begun(workdir: Path, stages: Mapping[str, Any]) -> None:
         if before is not None:
             now = json.loads(stage.to_json_best_effort())
             check_same_fields(before.description['config'], now, workdir=workdir / name)
+        else:
+            check_initial(stage)
+
+
+def _load_first(data: StageData, others: Sequence[StageData]) -> Load:
+    """What gives the first stage's data, and tells of the other stages what can be told by them."""
+
+    def load(config: Any, *, intensity: str | Intensity, folder: str | Path) -> TrainingData:
+        loaded = data.load(config, intensity=intensity, folder=folder)
+        n_classes = len(loaded.classes)
+        for other in others:
+            other.foresee(data, loaded)
+            if not list_checkpoints(Path(folder).parent / other.config.stage['name']):
+                n_channels = loaded.n_channels + n_classes
+                check_initial(other.config, n_classes=n_classes, n_channels=n_channels)
+        return loaded
+
+    return load
 
 
 def _when_started(

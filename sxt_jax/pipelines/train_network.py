@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import platform
 import sys
@@ -12,6 +13,7 @@ from typing import Any, Protocol
 import flax
 import flax.linen as nn
 import jax
+import jax.numpy as jnp
 import numpy as np
 import optax
 from absl import logging
@@ -27,7 +29,7 @@ from sxt_jax.models import build_model, model_config
 from sxt_jax.models.slicewise import input_shape
 from sxt_jax.pipelines.check_config import check_config, check_isotropy, check_resumed
 from sxt_jax.pipelines.config_fields import working_shape
-from sxt_jax.pipelines.trained_network import stages_of
+from sxt_jax.pipelines.trained_network import open_network, stages_of
 from sxt_jax.pipelines.training_data import TrainingData
 from sxt_jax.pipelines.training_task import find_task
 from sxt_jax.plots import learning_curves, save_figure
@@ -136,8 +138,29 @@ def _begun(workdir: Path) -> Checkpoint | None:
 
 def _initial_checkpoint(config: Any) -> Checkpoint | None:
     """The checkpoint whose weights a fresh run starts from; it may be gone when the run goes on."""
-    path = config.initial.checkpoint
-    return best_checkpoint(path, metric=SCORE) if path else None
+    path, stage = config.initial.checkpoint, config.get('stage')
+    return open_network(path, stage=stage['name'] if stage else None) if path else None
+
+
+def check_initial(config: Any, *, n_classes: int | None = None, n_channels: int = 1) -> None:
+    """Whether a fresh run can start from the weights that the config names, if it does.
+
+    Args:
+      config: an experiment.
+      n_classes: that are learnt; None: not known yet, and weights are not compared.
+      n_channels: of the images.
+
+    Raises:
+      InputError: no checkpoint, or one whose weights are not of the config's network.
+    """
+    other = _initial_checkpoint(config)
+    if other is None or n_classes is None:
+        return
+    model = build_network(config, n_classes=n_classes)
+    image = jnp.zeros(input_shape(model, tuple(config.data.patch), n_channels))
+    made = jax.eval_shape(functools.partial(model.init, train=False), jax.random.key(0), image)
+    state = TrainState(jnp.zeros((), int), made['params'], made.get('batch_stats', {}), {})
+    start_from(state, other.restore(), scope=config.initial.scope)
 
 
 def _initial_intensity(

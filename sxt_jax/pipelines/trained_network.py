@@ -16,7 +16,7 @@ from sxt_jax.inference import make_apply_fn
 from sxt_jax.inference.apply import ApplyFn
 from sxt_jax.inference.biomedisa import StandardisedFn
 from sxt_jax.models import build_model
-from sxt_jax.training.checkpoint import best_checkpoint
+from sxt_jax.training.checkpoint import Checkpoint, best_checkpoint
 from sxt_jax.training.loop import SCORE
 from sxt_jax.training.state import make_variables
 
@@ -88,6 +88,37 @@ def load_stages(checkpoint: str | Path) -> list[TrainedNetwork]:
 def stage_name(facts: Mapping[str, Any]) -> str:
     """Of the description of a network that is a stage of a cascade."""
     return str(facts['config']['stage']['name'])
+
+
+@dataclasses.dataclass(frozen=True)
+class _Part(Checkpoint):
+    """The network of one stage in the checkpoint of a cascade."""
+
+    stage: str = ''
+
+    def restore(self) -> Any:
+        return super().restore()[self.stage]
+
+
+def open_network(checkpoint: str | Path, *, stage: str | None = None) -> Checkpoint:
+    """The best intact checkpoint of one network; of a cascade's checkpoint, what is of a stage.
+
+    Args:
+      checkpoint: workdir, or the folder of one checkpoint.
+      stage: for which stage it is; None: for a network by itself.
+
+    Raises:
+      InputError: no intact checkpoint, or one of a cascade without that stage.
+    """
+    found = best_checkpoint(checkpoint, metric=SCORE)
+    names = stages_of(found.description)
+    if not names:
+        return found
+    if stage not in names:
+        expected = 'the run of one network' + (f', or a stage called {stage}' if stage else '')
+        raise InputError(found.path, f'a cascade of {", ".join(names)}', expected)
+    facts = found.description[STAGES][names.index(stage)]
+    return _Part(found.path, found.step, facts, stage)
 
 
 def stages_of(facts: Mapping[str, Any]) -> tuple[str, ...]:

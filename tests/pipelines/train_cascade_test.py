@@ -16,6 +16,7 @@ from sxt_jax.inference import predict_volume
 from sxt_jax.io import read_volume, write_volume
 from sxt_jax.models import NETWORKS, UNet3D
 from sxt_jax.pipelines import train_cascade
+from sxt_jax.pipelines import train_network as train_network_module
 from sxt_jax.pipelines.cascade_data import StageData, common_multiple
 from sxt_jax.pipelines.export_network import export_checkpoint
 from sxt_jax.pipelines.segment_volume import Options, probability_path, segment_files
@@ -23,7 +24,7 @@ from sxt_jax.pipelines.segmenter import load_segmenter
 from sxt_jax.pipelines.stage_config import stage_config
 from sxt_jax.pipelines.train_cascade import list_runs, train_experiment
 from sxt_jax.pipelines.train_network import train_network
-from sxt_jax.pipelines.trained_network import load_network, stages_of
+from sxt_jax.pipelines.trained_network import load_network, open_network, stages_of
 from sxt_jax.training.checkpoint import list_checkpoints, open_checkpoint
 
 SHAPE = (17, 16, 18)
@@ -173,6 +174,45 @@ def test_stages_start_from_those_of_another_cascade(trained, folder):
     assert stage_config(config, 'fine').initial.checkpoint == str(workdir / 'fine')
     config.stages.fine.initial.checkpoint = 'OTHER'
     assert stage_config(config, 'fine').initial.checkpoint == 'OTHER'
+    joined = str(list_checkpoints(workdir)[0])
+    config = make_config(folder, **{'initial.checkpoint': joined})
+    for name in ('coarse', 'fine'):
+        weights = open_network(joined, stage=name).restore()['params']
+        assert stage_config(config, name).initial.checkpoint == joined
+        own = load_network(workdir / name).variables['params']
+        np.testing.assert_array_equal(weights['head']['bias'], own['head']['bias'])
+
+
+@pytest.mark.parametrize('checkpoint', ['joined', 'coarse', 'NOWHERE'])
+def test_weights_of_no_use_to_a_later_stage_are_told_before_the_first(
+    checkpoint, trained, folder, tmp_path, monkeypatch
+):
+    workdir, _ = trained
+    monkeypatch.setattr(train_network_module, 'train', None)
+    path = str({'joined': list_checkpoints(workdir)[0]}.get(checkpoint, workdir / checkpoint))
+    config = make_config(folder)
+    with config.unlocked():
+        config.stages.other = config.stages.fine.copy_and_resolve_references()
+    config.stages.other.initial.checkpoint, config.stages.order = path, ('coarse', 'other')
+    message = {
+        'joined': 'a cascade of coarse, fine; expected .* a stage called other',
+        'coarse': r'initial weights encoder_0/kernel: shape \(3, 3, 3, 1, 4\)',
+        'NOWHERE': 'NOWHERE: no checkpoint',
+    }
+    with pytest.raises(InputError, match=message[checkpoint]):
+        train_experiment(config, tmp_path / 'W')
+    assert not (tmp_path / 'W' / 'config.json').exists()
+
+
+def test_voxels_of_no_use_to_a_later_stage_are_told_before_the_first(tmp_path, monkeypatch):
+    monkeypatch.setattr(train_network_module, 'train', None)
+    for i in range(2):
+        for part, data in zip(('images', 'labels'), make_cell(i), strict=True):
+            write_volume(tmp_path / part / f'{i}.mrc', Volume(data, (60.0, 30.0, 30.0)))
+    fields = {'stages.coarse.data.binning': (1, 2, 2), 'augmentation.swap_axes': True}
+    config = make_config(tmp_path, **{'out_of_fold.folds': 0, **fields})
+    with pytest.raises(InputError, match=r'voxels of 60×30×30 nm .* with .*swap_axes'):
+        train_experiment(config, tmp_path / 'W')
 
 
 def test_probabilities_to_learn_from_are_of_networks_that_did_not_see_the_volume(trained):
