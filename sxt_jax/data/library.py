@@ -130,15 +130,22 @@ def read_library(
         pairs, unpaired = io.find_pairs(images, labels, **datasets)
     else:
         pairs, unpaired = io.find_pairs_below(images, **datasets)
+    top = library_folder(labels or images)
     cells, faults = [], []
     for pair in pairs:
         if on_cell is not None:
             on_cell(pair.labels)
         try:
-            cells.append(read_cell(pair, Path(labels or images)))
+            cells.append(read_cell(pair, top))
         except InputError as error:
             faults.append(error)
     return Library(Path(images), tuple(cells), tuple(faults), tuple(unpaired))
+
+
+def library_folder(path: str | Path) -> Path:
+    """Up to which folder `materials.yaml` is looked for: that of a volume, or a folder of some."""
+    file, _ = io.split_dataset(path)
+    return file.parent if io.is_volume(path) else file
 
 
 def read_cell(pair: Pair, top: Path) -> Cell:

@@ -12,7 +12,7 @@ from absl import logging
 from sxt_jax.core.errors import InputError
 from sxt_jax.data.classes import Classes
 from sxt_jax.data.label_task import parse_task
-from sxt_jax.data.library import Library, read_cell
+from sxt_jax.data.library import Library, library_folder, read_cell
 from sxt_jax.data.value_names import material_key
 from sxt_jax.io import Pair, open_volume
 from sxt_jax.pipelines.evaluation import Case
@@ -59,7 +59,7 @@ def read_task_truth(
         a prediction names its values otherwise.
     """
     task = parse_task(text, field=field)
-    top = Path(truth) if Path(truth).is_dir() else Path(truth).parent
+    top = library_folder(truth)
     cells = tuple(read_cell(_pair(case), top) for case in cases)
     match = match_cells(Library(top, cells), task, field=field, new_names=True)
     kept = tuple(case for case, cell in zip(cases, cells, strict=True) if cell in match.cells)

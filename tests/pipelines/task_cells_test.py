@@ -6,7 +6,7 @@ import pytest
 from configs import acseg, cellpose3d, fibsem
 from sxt_jax.core.errors import InputError
 from sxt_jax.data.classes import IGNORE_INDEX
-from sxt_jax.io import read_volume
+from sxt_jax.io import read_volume, write_volume
 from sxt_jax.pipelines.check_config import check_config
 from sxt_jax.pipelines.list_library import library_columns, report_task
 from sxt_jax.pipelines.train_network import load_training_data
@@ -46,6 +46,18 @@ def test_cells_that_have_all_classes_are_learnt_from(root):
         np.testing.assert_array_equal(example.labels[:, :, :], expected)
     data = load(root, **{'data.task_rest': 'ignored'})
     assert (np.asarray(data.train[2].labels[:, :, :]) == IGNORE_INDEX).any()
+
+
+@pytest.mark.parametrize('suffix', ['tif', 'zarr'])
+def test_a_single_volume_has_the_names_of_its_folder(root, tmp_path, suffix):
+    """Also where it is a folder to the file system."""
+    files = [tmp_path / 'one' / f'{name}.{suffix}' for name in ('c1', 'c1.labels')]
+    for file in files:
+        write_volume(file, read_volume(root / 'a' / f'{file.stem}.tif'))
+    (tmp_path / 'one' / 'materials.yaml').write_text('materials: {nucleus: 1, lipid body: 2}')
+    where = {'data.labels': str(files[1]), 'data.ignore_value': 255}
+    data = load(files[0], 'nucleus=nucleus,lipid=lipid_body', **where)
+    np.testing.assert_array_equal(data.train[0].labels[0, 0, :4], [0, 1, 2, IGNORE_INDEX])
 
 
 def test_slices_are_learnt_from_too(root):
