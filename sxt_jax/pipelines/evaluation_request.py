@@ -10,6 +10,7 @@ from typing import Any
 from sxt_jax.core.atomic import check_writable
 from sxt_jax.core.errors import InputError
 from sxt_jax.data.classes import parse_classes
+from sxt_jax.data.label_task import parse_task
 from sxt_jax.measure.surface import check_voxel_size
 from sxt_jax.pipelines import evaluate_instances_report, evaluation_report
 from sxt_jax.pipelines.evaluate_instances import evaluate_instances
@@ -101,9 +102,12 @@ def _evaluate_classes(request: Request, shared: Mapping[str, Any]) -> Evaluation
 
 def _read_task(request: Request, cases: Sequence[Case]) -> TaskTruth | None:
     """What true labels mean in the task that is asked for, or that the checkpoint learnt."""
-    facts = _trained_for(request.checkpoint) if request.checkpoint else {}
-    trained = facts.get('config', {}).get('data', {})
+    members = _trained_for(request.checkpoint) if request.checkpoint else {}
+    facts = next(iter(members.values()), {})
+    trained = _data_fields(facts)
     text, field = request.task or trained.get('task'), '--task'
+    if not request.task:
+        _check_one_task(members)
     if not text:
         return None
     options: dict[str, Any] = {'ignore_value': request.ignore_label}
@@ -118,14 +122,45 @@ def _read_task(request: Request, cases: Sequence[Case]) -> TaskTruth | None:
     return told
 
 
-def _trained_for(checkpoint: str) -> Mapping[str, Any]:
-    """The description of a checkpoint, of several the first."""
+def _trained_for(checkpoint: str) -> dict[str, Mapping[str, Any]]:
+    """The description of each checkpoint of 'A,B,C', by its path."""
     # Here, not above: scoring files that exist needs no network.
     from sxt_jax.pipelines.ensemble import list_checkpoints
     from sxt_jax.training.checkpoint import best_checkpoint
     from sxt_jax.training.loop import SCORE
 
-    return best_checkpoint(list_checkpoints(checkpoint)[0], metric=SCORE).description
+    paths = list_checkpoints(checkpoint)
+    return {str(path): best_checkpoint(path, metric=SCORE).description for path in paths}
+
+
+def _data_fields(facts: Mapping[str, Any]) -> Mapping[str, Any]:
+    """What the config says of data; nothing where weights were imported."""
+    fields: Mapping[str, Any] = facts.get('config', {}).get('data', {})
+    return fields
+
+
+def _check_one_task(members: Mapping[str, Mapping[str, Any]]) -> None:
+    """Labels mean one thing to all networks whose mean is scored.
+
+    Raises:
+      InputError: naming two that learnt other tasks.
+    """
+    tasks = {path: _task_text(_data_fields(facts)) for path, facts in members.items()}
+    for path, task in tasks.items():
+        first, expected = next(iter(tasks.items()))
+        if task != expected:
+            told = f'{expected} as {first}, or --task or --classes to tell what is true'
+            raise InputError(path, f'learnt {task}', told)
+
+
+def _task_text(trained: Mapping[str, Any]) -> str:
+    """A task as two are compared: one spelling of each material, in one order."""
+    if not trained.get('task'):
+        return 'no task'
+    task = parse_task(trained['task'])
+    groups = tuple(tuple(sorted(group)) for group in task.groups)
+    rest = '' if task.rest is not None else f' (rest: {trained["task_rest"]})'
+    return f"the task '{dataclasses.replace(task, groups=groups)}'{rest}"
 
 
 def _check_same(checkpoint: str, names: Sequence[str], told: TaskTruth) -> None:

@@ -80,6 +80,44 @@ def test_a_checkpoint_tells_the_task_it_learnt(cells, predicted, tmp_path, monke
         score(cells, tmp_path / 'other', checkpoint=str(tmp_path / 'w'), told=told)
 
 
+def test_checkpoints_of_several_tasks_have_no_one_truth(cells, predicted, tmp_path, monkeypatch):
+    ours = {'task': TASK, 'task_rest': 'ignored', 'ignore_value': None}
+    spelt = 'nucleus=Heterochromatin+nucleus+Euchromatin,lipid=Lipid Body'
+    fields = {
+        'a': ours, 'same': {**ours, 'task': spelt}, 'none': {**ours, 'task': ''}, 'old': {},
+        'less': {**ours, 'task': 'nucleus=nucleus,lipid=lipid_body'},
+        'rest': {**ours, 'task_rest': 'background'},
+    }  # fmt: skip
+    for name, data in fields.items():
+        description = {'classes': CLASSES.to_dict(), 'config': {'data': data}}
+        save_checkpoint(tmp_path / name, 1, {'params': {'a': np.zeros(2)}}, description)
+
+    def predict(checkpoint, cases, output):
+        made = [(case, predicted / case.image.name) for case in cases]
+        return [dataclasses.replace(case, prediction=file) for case, file in made], CLASSES
+
+    monkeypatch.setattr(evaluation_request, 'predict_cases', predict)
+
+    def score_all(*names, **flags):
+        paths = ','.join(str(tmp_path / name) for name in names)
+        return score(cells, tmp_path / 'out', checkpoint=paths, **flags)
+
+    assert set(score_all('a', 'same').values()) == {1}
+    learnt = {
+        'less': "the task 'nucleus=nucleus,", 'rest': r'.*\(rest: background\)',
+        'none': 'no task', 'old': 'no task',
+    }  # fmt: skip
+    for name, told in learnt.items():
+        match = (
+            rf"/{name}: learnt {told}.* expected the task '.*' \(rest: ignored\) as .*/a, or --task"
+        )
+        with pytest.raises(InputError, match=match):
+            score_all('a', 'same', name)
+    with pytest.raises(InputError, match=r'/a: learnt the task .*expected no task as .*/none'):
+        score_all('none', 'old', 'a')
+    assert set(score_all('a', 'less', 'none', task=TASK).values()) == {1}
+
+
 def test_values_that_mean_different_things_are_not_compared(cells, predicted, tmp_path):
     labels = read_volume(cells / 'c2.labels.tif')
     named = dataclasses.replace(labels, class_names={1: 'Lipid', 2: 'nucleus', 3: 'chromatin'})
