@@ -8,6 +8,7 @@ has learnt by heart a network is surer than it will ever be again.
 from __future__ import annotations
 
 import dataclasses
+import functools
 import math
 import zlib
 from collections.abc import Mapping, Sequence
@@ -25,14 +26,16 @@ from sxt_jax.data.datasets import Example, crop_example
 from sxt_jax.data.intensity import Intensity
 from sxt_jax.data.stage_maps import WithProbabilities
 from sxt_jax.data.surface_band import Band, find_borders
-from sxt_jax.io import open_volume
+from sxt_jax.io import open_volume, pair
 from sxt_jax.pipelines.check_config import check_isotropy
 from sxt_jax.pipelines.config_fields import binning, working_shape
+from sxt_jax.pipelines.task_cells import select_cells
 from sxt_jax.pipelines.train_network import Load
 from sxt_jax.pipelines.trained_network import SURFACE
 from sxt_jax.pipelines.training_data import TrainingData, check_together, hold_out, read_pairs
 
 Steps = tuple[float, ...]
+_SAMPLED = 16  # slices of a volume
 Place = tuple[str, int]  # a folder of the config, 'train' or 'validation', and which of its volumes
 
 
@@ -226,6 +229,31 @@ class StageData:
         checksum = zlib.crc32(made.source.encode())
         return dataclasses.replace(example, image=joined, band=band, checksum=checksum)
 
+    @functools.cached_property
+    def gray_checksums(self) -> Mapping[Place, int]:
+        """Of the gray values of each volume's file, whatever a device made of them since."""
+        fields = self.config.data
+        found = {
+            ('train', i): file
+            for i, file in enumerate(self._files(fields.train, fields.labels, new_names=False))
+        }
+        if fields.validation:
+            files = self._files(fields.validation, fields.validation_labels, new_names=True)
+            found |= {('validation', i): file for i, file in enumerate(files)}
+        return {place: sample_checksum(open_volume(file).data) for place, file in found.items()}
+
+    def _files(self, images: str, labels: str, *, new_names: bool) -> list[Path]:
+        """The images of a folder in the order of `read_pairs`."""
+        fields = self.config.data
+        if fields.task:
+            chosen = select_cells(self.config, images, labels, new_names=new_names)
+            return [one.image for one in chosen.pairs]
+        datasets: dict[str, Any] = {
+            'dataset': fields.dataset or None,
+            'label_dataset': fields.label_dataset or None,
+        }
+        return [one.image for one in pair(images, labels or None, **datasets)]
+
     def steps(self, example: Example) -> Steps:
         """Voxels of an example's file in one of its own."""
         shape = working_shape(self.config)
@@ -251,6 +279,19 @@ class StageData:
         stop[axis], start[axis] = math.floor(place + 1e-6), math.ceil(place - 1e-6)
         first, last = Box(whole.start, tuple(stop)), Box(tuple(start), whole.stop)
         return crop_example(example, first), crop_example(example, last)
+
+
+def sample_checksum(data: ArrayLike) -> int:
+    """CRC-32 of a few slices, spread over a volume: it is another where it was made anew.
+
+    Args:
+      data: [z, y, x] or [z, y, x, c], in memory or lazily read.
+    """
+    checksum, depth = 0, data.shape[0]
+    for z in sorted({(2 * i + 1) * depth // (2 * _SAMPLED) for i in range(_SAMPLED)}):
+        rest = [slice(None)] * (len(data.shape) - 1)
+        checksum = zlib.crc32(np.asarray(data[(slice(z, z + 1), *rest)]).tobytes(), checksum)
+    return checksum
 
 
 def common_multiple(configs: Sequence[Any]) -> tuple[int, ...]:

@@ -202,7 +202,7 @@ def _predict(data: StageData, folder: Path, volumes: Volumes, places: Sequence[P
     network = None
     for place in places:
         example = volumes.found[place]
-        source = _source(path, example)
+        source = _source(path, example, data.gray_checksums[place])
         target = folder / _MAPS / source[:16] / f'{place[0]}_{place[1]}_{_plain(example.name)}.zarr'
         maps[place] = StageMap(target, data.steps(example), source)
         if not target.exists():
@@ -211,13 +211,13 @@ def _predict(data: StageData, folder: Path, volumes: Volumes, places: Sequence[P
     return maps
 
 
-def _source(checkpoint: Path, example: Example) -> str:
-    """Digest of what decides probabilities: weights, and what is among the channels.
+def _source(checkpoint: Path, example: Example, gray: int) -> str:
+    """Digest of what decides probabilities: weights, gray values, and the channels behind them.
 
     Tiles are left out: a run may go on with others, and those that are made stay.
     """
     manifest = json.loads((checkpoint / 'manifest.json').read_text(encoding='utf-8'))
-    facts = {'weights': manifest['sha256'], 'earlier': example.checksum}
+    facts = {'weights': manifest['sha256'], 'gray': gray, 'earlier': example.checksum}
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
 
 

@@ -158,6 +158,24 @@ def test_a_refused_command_leaves_everything_as_it_was(trained, folder):
     assert now.keys() == files.keys()
 
 
+def test_probabilities_are_not_taken_for_those_of_other_gray_values(trained, folder, tmp_path):
+    """Of a tomogram that was reconstructed anew, under the name and labels that it had."""
+    workdir, seen = trained
+    for name in ('W', 'cells'):
+        shutil.copytree(workdir if name == 'W' else folder, tmp_path / name)
+    name = seen['fine'].train[0].name
+    gray = make_cell(int(name[-1]))[0] + np.float32(0.01)
+    path = tmp_path / 'cells' / 'images' / f'{name}.mrc'
+    write_volume(path, Volume(gray, (35.0, 35.0, 35.0)))
+    before = {p: p.stat().st_mtime_ns for p in (tmp_path / 'W').rglob('*.zarr')}
+    with pytest.raises(InputError, match=r'W/fine: volumes is now '):
+        train_experiment(make_config(tmp_path / 'cells'), tmp_path / 'W')
+    now = {p: p.stat().st_mtime_ns for p in (tmp_path / 'W').rglob('*.zarr')}
+    assert before.items() <= now.items()
+    (new,) = now.keys() - before.keys()
+    assert name in new.name
+
+
 def test_the_cascade_that_was_asked_for_is_the_one_that_is_used(trained, folder, tmp_path):
     """Although another in the folder has more steps."""
     workdir, _ = trained
