@@ -243,9 +243,14 @@ def find_classes(
     found = sorted({value for c in counts for value in c} - {0, ignore_value})
     if found and found[0] < 0:
         raise InputError('labels', f'value {found[0]}', f'values from 0 on, or {found[0]} ignored')
-    names = {0: 'background', **{v: f'class {v}' for v in found}}
+    names = {0: 'background', **{v: unnamed_class(v) for v in found}}
     names.update({v: n for v, n in (value_names or {}).items() if v in names})
     return Classes(tuple(names.values()), tuple(names), ignore_value)
+
+
+def unnamed_class(value: int) -> str:
+    """What the class of a label value is called that no file names."""
+    return f'class {value}'
 
 
 def count_labels(labels: ArrayLike, *, name: str = 'labels') -> dict[int, int]:

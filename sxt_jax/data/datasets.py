@@ -22,7 +22,7 @@ from sxt_jax.data.binning import (
     binned_shape,
     binned_voxel_size,
 )
-from sxt_jax.data.classes import IGNORE_INDEX, Classes, find_classes
+from sxt_jax.data.classes import IGNORE_INDEX, Classes, find_classes, unnamed_class
 from sxt_jax.data.intensity import Intensity, NormalisedArray, fit_intensity, measure_affine
 from sxt_jax.data.surface_band import Band
 from sxt_jax.data.value_names import join_names
@@ -168,6 +168,32 @@ def detect_classes(
     if len(classes) < 2:
         raise InputError('training labels', 'nothing but background', 'labelled voxels')
     return classes
+
+
+def check_value_names(
+    classes: Classes,
+    labels: Sequence[Volume],
+    counts: Sequence[Mapping[int, int]],
+    *,
+    files: Sequence[str | Path],
+) -> None:
+    """Whether other label volumes name their values as those do whose classes were detected.
+
+    Args:
+      classes: of `detect_classes`.
+      labels, counts, files: as of `detect_classes`.
+
+    Raises:
+      InputError: naming the file that contradicts them (`join_names`).
+    """
+    known = {v: n for v, n in classes.value_names.items() if n != unnamed_class(v)}
+    names = [known, *(volume.class_names or {} for volume in labels)]
+    join_names(
+        names,
+        [dict.fromkeys(known, 1), *counts],
+        files=['the training data', *files],
+        ignore_value=classes.ignore_value,
+    )
 
 
 def prepare_examples(

@@ -72,7 +72,7 @@ def measure_scores(
     cases = find_tests_of(config, test)
     check_tests_apart(pairs, cases)
     check_writable(output)
-    config = with_classes(config, pairs)
+    config = with_classes(config, pairs, cases)
     names = [p.name for p in pairs], [case.name for case in cases]
     check_same_experiment(output, config, train=names[0], test=names[1])
     tables: list[Columns] = []

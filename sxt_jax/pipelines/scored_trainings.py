@@ -12,9 +12,10 @@ import numpy as np
 
 from sxt_jax.core.atomic import write_text
 from sxt_jax.core.errors import InputError
+from sxt_jax.core.volume import Volume
 from sxt_jax.data.classes import count_labels
-from sxt_jax.data.datasets import detect_classes, open_pairs
-from sxt_jax.io import Pair, pair, split_dataset, write_table
+from sxt_jax.data.datasets import check_value_names, detect_classes, open_pairs
+from sxt_jax.io import Pair, open_volume, pair, split_dataset, write_table
 from sxt_jax.models import build_model
 from sxt_jax.models.slicewise import takes_slices
 from sxt_jax.pipelines.evaluate_volumes import Options, evaluate_volumes
@@ -145,18 +146,25 @@ def _image_file(pair_or_case: Pair | Case) -> Path:
     return split_dataset(pair_or_case.image)[0].resolve()
 
 
-def with_classes(config: Any, pairs: Sequence[Pair]) -> Any:
-    """The config with the classes of all pairs, of which the first few may not have all."""
+def with_classes(config: Any, pairs: Sequence[Pair], cases: Sequence[Case] = ()) -> Any:
+    """The config with the classes of all pairs, of which the first few may not have all.
+
+    Raises:
+      InputError: two files of labels, some perhaps of cases to test with, contradict each other.
+    """
     config = copy.deepcopy(config)
     if not config.data.classes:
-        labels = [volume for _, volume in open_pairs(pairs)]
-        counts = [
-            count_labels(v.data, name=str(p.labels)) for p, v in zip(pairs, labels, strict=True)
-        ]
-        files, ignored = [p.labels for p in pairs], config.data.ignore_value
-        classes = detect_classes(labels, counts, files=files, ignore_value=ignored)
+        labels = {p.labels: volume for p, (_, volume) in zip(pairs, open_pairs(pairs), strict=True)}
+        classes = detect_classes(**_counted(labels), ignore_value=config.data.ignore_value)
+        check_value_names(classes, **_counted({c.truth: open_volume(c.truth) for c in cases}))
         config.data.classes = str(classes)
     return config
+
+
+def _counted(labels: Mapping[Path, Volume]) -> dict[str, Any]:
+    """Label volumes, what occurs in them and their files, as `detect_classes` takes them."""
+    counts = [count_labels(volume.data, name=str(file)) for file, volume in labels.items()]
+    return {'labels': [*labels.values()], 'counts': counts, 'files': [*labels]}
 
 
 def check_same_experiment(

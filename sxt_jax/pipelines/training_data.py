@@ -19,6 +19,7 @@ from sxt_jax.data.classes import Classes, parse_classes
 from sxt_jax.data.datasets import (
     Example,
     LabelMap,
+    check_value_names,
     class_frequencies,
     detect_classes,
     open_pairs,
@@ -129,10 +130,11 @@ def read_pairs(
         _check_empty(config, classes)
     pairs, counts = _checked_pairs(images, labels, None if ids else classes, config, ids=ids)
     volumes = open_pairs(pairs)
+    found, files = [labels for _, labels in volumes], [p.labels for p in pairs]
     if classes is None:
-        found = [labels for _, labels in volumes]
-        files = [p.labels for p in pairs]
         classes = detect_classes(found, counts, files=files, ignore_value=ignore_value)
+    elif not (ids or config.data.classes):
+        check_value_names(classes, found, counts, files=files)
     logging.info('Classes: %s', classes)
     label_maps = [ObjectIds(ignore_value) if ids else classes] * len(pairs)
     examples, fitted = _prepare(

@@ -19,7 +19,7 @@ from sxt_jax.core.atomic import check_writable
 from sxt_jax.core.errors import InputError
 from sxt_jax.io import Pair, write_table
 from sxt_jax.pipelines.check_config import check_config
-from sxt_jax.pipelines.evaluation import Columns
+from sxt_jax.pipelines.evaluation import Case, Columns
 from sxt_jax.pipelines.learning_curve_fit import join_tables
 from sxt_jax.pipelines.scored_trainings import (
     TRAINING,
@@ -138,10 +138,13 @@ def measure_transfer(
     pairs = {kind: find_pairs_of(config, getattr(folders, kind)) for kind in TYPES}
     _check_choices(choices, n_pairs=len(pairs['other']), folder=folders.other)
     check_enough_for_folds(config, _smallest(choices, pairs))
-    _check_tests(config, folders, pairs)
+    tests = _find_tests(config, folders)
+    _check_tests(pairs, tests)
     check_writable(output)
-    config = with_classes(config, [*pairs['base'], *pairs['other']])
-    _check_same(output, config, folders, pairs, choices)
+    config = with_classes(
+        config, [*pairs['base'], *pairs['other']], [*tests['base'], *tests['other']]
+    )
+    _check_same(output, config, tests, pairs, choices)
     tables: list[Columns] = []
     for run in _plan(choices):
         make = partial(_score_run, run, config, folders, pairs, output, choices)
@@ -169,10 +172,13 @@ def _check_choices(choices: Choices, *, n_pairs: int, folder: str | Path) -> Non
         raise InputError('finetune_learning_rate', found, '0 or more')
 
 
-def _check_tests(config: Any, folders: Folders, pairs: dict[str, Sequence[Pair]]) -> None:
+def _find_tests(config: Any, folders: Folders) -> dict[str, list[Case]]:
+    return {kind: find_tests_of(config, getattr(folders, f'test_{kind}')) for kind in TYPES}
+
+
+def _check_tests(pairs: dict[str, Sequence[Pair]], cases: dict[str, list[Case]]) -> None:
     """The four folders share no tomogram."""
     told = {'found': 'is of the base type too', 'expected': 'tomograms of another type'}
-    cases = {kind: find_tests_of(config, getattr(folders, f'test_{kind}')) for kind in TYPES}
     check_apart(pairs['base'], pairs['other'], **told)
     for kind in TYPES:
         check_tests_apart([*pairs['base'], *pairs['other']], cases[kind])
@@ -182,11 +188,10 @@ def _check_tests(config: Any, folders: Folders, pairs: dict[str, Sequence[Pair]]
 def _check_same(
     output: Path,
     config: Any,
-    folders: Folders,
+    tests: dict[str, list[Case]],
     pairs: dict[str, Sequence[Pair]],
     choices: Choices,
 ) -> None:
-    tests = {kind: find_tests_of(config, getattr(folders, f'test_{kind}')) for kind in TYPES}
     finetune = {'epochs': choices.finetune_epochs, 'rate': choices.finetune_learning_rate}
     check_same_experiment(
         output,

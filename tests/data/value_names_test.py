@@ -5,6 +5,7 @@ import pytest
 from configs import acseg
 from sxt_jax.core.errors import InputError
 from sxt_jax.data.value_names import join_names
+from sxt_jax.pipelines.evaluation import find_cases
 from sxt_jax.pipelines.scored_trainings import find_pairs_of, with_classes
 from sxt_jax.pipelines.train_network import load_training_data
 from tests.data.cells import put_cell
@@ -52,6 +53,17 @@ def test_no_training_merges_them(tmp_path):
         load_training_data(config, intensity='unit', folder=tmp_path)
     with pytest.raises(InputError, match=told):
         with_classes(config, find_pairs_of(config, tmp_path))
+    (tmp_path / 'held').mkdir()
+    for name in ('b.tif', 'b.labels.tif'):
+        (tmp_path / name).rename(tmp_path / 'held' / name)
+    config.data.validation = str(tmp_path / 'held')
+    told = r'b\.labels\.tif: value 1 is mitochondria, and nucleus in the training data'
+    with pytest.raises(InputError, match=told):
+        load_training_data(config, intensity='unit', folder=tmp_path)
+    with pytest.raises(InputError, match=told):
+        with_classes(config, find_pairs_of(config, tmp_path), find_cases(tmp_path / 'held'))
+    put_cell(tmp_path / 'held', 'b', (0, 1), names={1: 'Nucleus'})
+    assert load_training_data(config, intensity='unit', folder=tmp_path).validation
     put_cell(tmp_path, 'b', (0, 1, 2), names={1: 'Nucleus', 2: 'mitochondria'})
     assert 'mitochondria=2' in with_classes(config, find_pairs_of(config, tmp_path)).data.classes
     config.data.classes = 'nucleus=1,mitochondria=2'
