@@ -296,7 +296,7 @@ def _mark_thin(
     near, n_first, n_layer = interior | (markers > 0), 0, 1
     while 2 * n_layer > n_first:
         grown = ndimage.binary_dilation(near, mask=mask)
-        n_layer = np.count_nonzero(grown) - np.count_nonzero(near)
+        n_layer = int(np.count_nonzero(grown & ~near))
         near, n_first = grown, n_first or n_layer
     thin, n_thin = ndimage.label(mask & ~near)
     _add_islands(markers, thin, np.ones(n_thin + 1, bool), first_island, min_island_px)
