@@ -11,11 +11,11 @@ tiles that lie within one material, and absolute absorption with it (seen: a Dic
 cells after 600 steps, where after 200 it was 0.95). Ways to train the network, all with the same
 optimiser and batches:
 
-- `single`: on voxels, as many steps as the three stages of the longest cascade together;
+- `single`: on voxels, as many steps as the two stages of the cascade together;
 - `coarse`: on bins of voxels; the first stage of the cascades by itself;
 - `coarse, fine`: the cascade of Ekman et al. 2020, out-of-fold probabilities and all;
 - `coarse, fine, surface`: and a third network that learns and runs along the surfaces of classes
-  that the second found (the second level of ACSeg, Erozan et al. 2024).
+  that the second found (the second level of ACSeg, Erozan et al. 2024), from the second's weights.
 
 Scored on tomograms that no training saw: Dice of each class and their mean; Dice of the whole cell
 and the error of its surface-to-volume ratio, |found / true - 1|; and the error of the mean linear
@@ -108,8 +108,8 @@ SIZES = {
          'stages.coarse.data.binning': (8, 8, 8), 'out_of_fold.folds': 4},
     ),
     'small': Size(
-        72, 90.0, 150.0, 6, 3, 150,
-        {'model.filters': (8, 16), 'batch_size': 2, 'data.patch': (24, 24, 24),
+        72, 90.0, 150.0, 6, 3, 200,
+        {'model.filters': (8, 16), 'batch_size': 4, 'data.patch': (24, 24, 24),
          'inference.tile': (72, 72, 72), 'inference.overlap': (8, 8, 8),
          'stages.coarse.data.binning': (4, 4, 4), 'stages.coarse.data.patch': (16, 16, 16),
          'stages.coarse.inference.tile': (18, 18, 18),
@@ -169,17 +169,19 @@ def make_config(folder: Path, stages: Sequence[str], seed: int, size: Size) -> C
         'data.steps_per_epoch': size.steps,
         'model.norm': 'batch',
         'model.norm_momentum': 0.9,
-        'optimizer.learning_rate': 5e-3,
+        'optimizer.learning_rate': 3e-3,
         'optimizer.schedule': 'cosine',
         **size.fields,
     })  # fmt: skip
     if stages:
         config.stages.order = tuple(stages)
+        config.stages.surface.initial.checkpoint = str(folder / 'cascade' / 'fine')
+        config.stages.surface.initial.scope = 'all'
         return config
     with config.unlocked():
         del config.stages
         del config.out_of_fold
-    config.data.steps_per_epoch = len(STAGES) * size.steps
+    config.data.steps_per_epoch = 2 * size.steps
     return config
 
 

@@ -97,7 +97,7 @@ def test_all_sizes_of_the_cascade_make_configs(size, tmp_path):
         (check_cascade if stages else check_config)(config)
     assert config.stages.order == cascade.STAGES
     single = cascade.make_config(tmp_path, (), 0, chosen)
-    assert single.data.steps_per_epoch == 3 * config.data.steps_per_epoch
+    assert single.data.steps_per_epoch == 2 * config.data.steps_per_epoch
     assert single.model == config.model
 
 
