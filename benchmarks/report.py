@@ -8,8 +8,9 @@ data) and of cells (real cells) on real images, ways to follow flows (tracking a
 there is a figure too, what is learnt of few slices of real stacks (real slices), what the published
 double decoder takes for a slice (slice latency), settings of smart interpolation (interpolation
 accuracy), what networks learn of its labels (interpolated training), what unlabelled tomograms
-bring (semi-supervised), how islands are joined to cells (linking accuracy), and cells from a few
-labelled slices (cell propagation). The newest record of each kind is shown; smoke runs are not.
+bring (semi-supervised), how islands are joined to cells (linking accuracy), cells from a few
+labelled slices (cell propagation), what a coarse and a surface stage bring (cascade), and tomograms
+of another cell type (transfer). The newest record of each kind is shown; smoke runs are not.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from benchmarks import (
+    cascade,
     cell_propagation,
     interpolated_training,
     interpolation_accuracy,
@@ -28,6 +30,7 @@ from benchmarks import (
     semi_supervised,
     slice_latency,
     tracking_accuracy,
+    transfer,
 )
 from benchmarks.harness import RESULTS, Record, read_records
 from sxt_jax.core.atomic import write_text
@@ -153,6 +156,16 @@ def make_propagation_table(records: Sequence[Record]) -> str:
     return _markdown(cell_propagation.table_rows(records))
 
 
+def make_cascade_table(records: Sequence[Record]) -> str:
+    """A Markdown table of what stages of a cascade bring, a way to train a row."""
+    return _markdown(cascade.table_rows(records))
+
+
+def make_transfer_table(records: Sequence[Record]) -> str:
+    """A Markdown table of what tomograms of another cell type bring, a training a row."""
+    return _markdown(transfer.table_rows(records))
+
+
 TABLES = {
     'benchmarks': make_table,
     'real data': make_score_table,
@@ -165,6 +178,8 @@ TABLES = {
     'semi-supervised': make_semi_supervised_table,
     'linking accuracy': make_linking_table,
     'cell propagation': make_propagation_table,
+    'cascade': make_cascade_table,
+    'transfer': make_transfer_table,
 }
 
 
