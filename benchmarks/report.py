@@ -5,12 +5,13 @@
 A table goes between the marker lines of its name, such as `<!-- benchmarks -->` and
 `<!-- /benchmarks -->`, of the files that have them: rates (benchmarks), scores of classes (real
 data) and of cells (real cells) on real images, ways to follow flows (tracking accuracy), of which
-there is a figure too, what is learnt of few slices of real stacks (real slices), what the published
-double decoder takes for a slice (slice latency), settings of smart interpolation (interpolation
-accuracy), what networks learn of its labels (interpolated training), what unlabelled tomograms
-bring (semi-supervised), how islands are joined to cells (linking accuracy), cells from a few
-labelled slices (cell propagation), what a coarse and a surface stage bring (cascade), and tomograms
-of another cell type (transfer). The newest record of each kind is shown; smoke runs are not.
+there is a figure too, what is learnt of few slices of real stacks by deep_sxt (real slices) and by
+fibsem (real micrographs), what the published double decoder takes for a slice (slice latency),
+settings of smart interpolation (interpolation accuracy), what networks learn of its labels
+(interpolated training), what unlabelled tomograms bring (semi-supervised), how islands are joined
+to cells (linking accuracy), cells from a few labelled slices (cell propagation), what a coarse and
+a surface stage bring (cascade), and tomograms of another cell type (transfer). The newest record of
+each kind is shown; smoke runs are not.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ from benchmarks import (
     interpolation_accuracy,
     linking,
     real_cells,
+    real_micrographs,
     real_slices,
     semi_supervised,
     slice_latency,
@@ -121,6 +123,11 @@ def make_slice_table(records: Sequence[Record]) -> str:
     return _markdown(real_slices.table_rows(records))
 
 
+def make_micrograph_table(records: Sequence[Record]) -> str:
+    """A Markdown table of the newest scores of organelles in real electron micrographs."""
+    return _markdown(real_micrographs.table_rows(records))
+
+
 def make_accuracy_table(records: Sequence[Record]) -> str:
     """A Markdown table of ways to follow flows, the default in bold."""
     return _markdown(tracking_accuracy.table_rows(records))
@@ -171,6 +178,7 @@ TABLES = {
     'real data': make_score_table,
     'real cells': make_cell_table,
     'real slices': make_slice_table,
+    'real micrographs': make_micrograph_table,
     'tracking accuracy': make_accuracy_table,
     'slice latency': make_latency_table,
     'interpolation accuracy': make_interpolation_table,

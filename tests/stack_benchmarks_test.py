@@ -6,10 +6,10 @@ import json
 import numpy as np
 import pytest
 
-from benchmarks import labelled_slices, large_stack
+from benchmarks import labelled_slices, large_stack, real_micrographs
 from sxt_jax.core.volume import Volume
 from sxt_jax.data.phantom import SimulatedStack
-from sxt_jax.io import open_volume
+from sxt_jax.io import open_volume, read_volume, write_volume
 from sxt_jax.models import NETWORKS
 from sxt_jax.pipelines.check_config import check_config
 from sxt_jax.pipelines.segmenter import load_segmenter
@@ -83,6 +83,54 @@ def test_all_sizes_make_configs(size, tmp_path):
         config = labelled_slices.make_config(tmp_path, chosen, organelle, 2, 0)
         check_config(config)
         assert config.epochs * config.data.steps_per_epoch == chosen.steps
+
+
+@pytest.mark.usefixtures('tiny_network')
+def test_micrographs_are_learnt_scored_and_not_done_again(tmp_path, monkeypatch):
+    output = tmp_path / 'out'
+    command = ['real_micrographs', '--smoke', '--output', str(output), '--results', str(tmp_path)]
+    monkeypatch.setattr('sys.argv', command)
+    real_micrographs.main()
+    monkeypatch.setattr(real_micrographs, 'train_network', None)
+    real_micrographs.main()
+    lines = (tmp_path / 'real_micrographs.jsonl').read_text().splitlines()
+    rest, other = (json.loads(line) for line in lines)
+    assert (rest['scored'], other['scored']) == ([0, 2, 3, 5, 6], list(range(8)))
+    truth = real_micrographs.real_slices.simulate().truth
+    for record, part in ((rest, 'train'), (other, 'test')):
+        index = real_micrographs.real_data.cut(truth.shape)[part]
+        true = truth[index][record['scored']]
+        found = read_volume(output / 'simulated_2_4' / 'segmented' / f'{part}.tif').data
+        found = found[record['scored']] == 1
+        assert 0 < found.mean() < 1
+        dice = 2 * (found & true).sum() / (found.sum() + true.sum())
+        assert record['dice'] == pytest.approx(dice, abs=1e-4)
+        assert (output / 'simulated_2_4' / f'{part}.png').stat().st_size > 1000
+    heads, first, second = real_micrographs.table_rows(
+        [{**r, 'smoke': smoke} for smoke in (False, True) for r in (rest, other)]
+    )
+    assert heads[4:7] == ('dice', 'precision', 'recall')
+    assert first[:4] == ('membranes', '2 × 2', '3 of 8', 'unlabelled slices')
+    assert (first[4], second[3]) == (f'{rest["dice"]:.3f}', 'other part')
+
+
+def test_organelles_of_the_micrographs(tmp_path):
+    classes = np.zeros((10, 16, 12), np.uint8)
+    classes[:, :, 1:] = (32, 64, 96, 128, 159, 191, 191, 223, 255, 255, 255)
+    (tmp_path / 'vnc').mkdir()
+    write_volume(tmp_path / 'vnc' / 'classes.tif', Volume(classes))
+    write_volume(tmp_path / 'vnc' / 'raw.tif', Volume(classes + 1))
+    for organelle, share in (('mitochondria', 2 / 12), ('membranes', 5 / 12)):
+        stack = real_micrographs.read_stack(organelle, tmp_path)
+        assert stack.class_name == organelle
+        assert stack.image.voxel_size_nm == (50, 4.6, 4.6)
+        assert stack.truth.mean() == pytest.approx(share)
+        for binning in (1, 2, 4):
+            config = real_micrographs.make_config(stack, tmp_path, steps=120, binning=binning)
+            check_config(config)
+            assert config.data.patch[1] * binning == 512
+        assert config.epochs * config.data.steps_per_epoch == 150
+        assert config.data.ignore_value not in classes
 
 
 def test_a_stack_of_which_little_is_stored(tmp_path):
