@@ -2,16 +2,16 @@
 
     python -m benchmarks.report --readme README.md benchmarks/README.md [--figure=PNG]
 
-A table goes between the marker lines of its name, such as `<!-- benchmarks -->` and
-`<!-- /benchmarks -->`, of the files that have them: rates (benchmarks), scores of classes (real
-data) and of cells (real cells) on real images, ways to follow flows (tracking accuracy), of which
-there is a figure too, what is learnt of few slices of real stacks by deep_sxt (real slices) and by
-fibsem (real micrographs), what the published double decoder takes for a slice (slice latency),
-settings of smart interpolation (interpolation accuracy), what networks learn of its labels
-(interpolated training), what unlabelled tomograms bring (semi-supervised), how islands are joined
-to cells (linking accuracy), cells from a few labelled slices (cell propagation), what a coarse and
-a surface stage bring (cascade), and tomograms of another cell type (transfer). The newest record of
-each kind is shown; smoke runs are not.
+A table goes between the marker lines of its name, such as `<!-- benchmarks -->` and `<!--
+/benchmarks -->`, of the files that have them: rates (benchmarks), scores of classes (real data) and
+of cells (real cells) on real images, ways to follow flows (tracking accuracy), of which there is a
+figure too, what is learnt of few slices of real stacks by deep_sxt (real slices) and by fibsem
+(real micrographs), how much more labelled slices bring (labelled slices), what the published double
+decoder takes for a slice (slice latency), settings of smart interpolation (interpolation accuracy),
+what networks learn of its labels (interpolated training), what unlabelled tomograms bring (semi-
+supervised), how islands are joined to cells (linking accuracy), cells from a few labelled slices
+(cell propagation), what a coarse and a surface stage bring (cascade), and tomograms of another cell
+type (transfer). The newest record of each kind is shown; smoke runs are not.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from benchmarks import (
     cell_propagation,
     interpolated_training,
     interpolation_accuracy,
+    labelled_slices,
     linking,
     real_cells,
     real_micrographs,
@@ -128,6 +129,11 @@ def make_micrograph_table(records: Sequence[Record]) -> str:
     return _markdown(real_micrographs.table_rows(records))
 
 
+def make_labelled_slices_table(records: Sequence[Record]) -> str:
+    """A Markdown table of the newest scores by the number of labelled slices."""
+    return _markdown(labelled_slices.table_rows(records))
+
+
 def make_accuracy_table(records: Sequence[Record]) -> str:
     """A Markdown table of ways to follow flows, the default in bold."""
     return _markdown(tracking_accuracy.table_rows(records))
@@ -179,6 +185,7 @@ TABLES = {
     'real cells': make_cell_table,
     'real slices': make_slice_table,
     'real micrographs': make_micrograph_table,
+    'labelled slices': make_labelled_slices_table,
     'tracking accuracy': make_accuracy_table,
     'slice latency': make_latency_table,
     'interpolation accuracy': make_interpolation_table,
