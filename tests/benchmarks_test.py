@@ -215,7 +215,13 @@ def test_tiled_inference_is_checked_against_the_network_itself():
 
 
 @pytest.mark.process
-@pytest.mark.parametrize('grid', streaming_memory.GRIDS)
+@pytest.mark.parametrize(
+    'grid',
+    [
+        pytest.param(grid, marks=pytest.mark.slow if grid == 'fixed grid' else ())
+        for grid in streaming_memory.GRIDS
+    ],
+)
 def test_memory_of_streaming_inference_does_not_grow_with_the_volume(grid, monkeypatch):
     monkeypatch.delenv('XLA_FLAGS', raising=False)  # one device, as on a user's machine
     small, large = streaming_memory.compare(grid=grid, **streaming_memory.SMOKE)

@@ -45,7 +45,7 @@ def _scene(shape, n, *, kind='tanh', radius=9, noise=0.3):
         ((60, 70), 14, Recipe(), [(16, 13), (7, 70), (100, 100)]),
         ((60, 70), 14, STRICT, [(16, 13)]),
         ((24, 150), 12, Recipe.published(min_diameter=3, max_diameter=60, n_steps=25), [(24, 20)]),
-        ((24, 28, 32), 7, STRICT, [(16, 13, 20)]),
+        pytest.param((24, 28, 32), 7, STRICT, [(16, 13, 20)], marks=pytest.mark.slow),
     ],
 )
 def test_blocks_make_no_difference(shape, n, recipe, blocks):

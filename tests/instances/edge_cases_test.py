@@ -61,7 +61,9 @@ def assert_all_found(found, labels, *, iou=0.9, lost=0):
 
 
 @pytest.mark.parametrize(
-    ('rank', 'recipe'), [(2, None), (3, None), (3, PUBLISHED)], ids=['2', '3', '3-published']
+    ('rank', 'recipe'),
+    [(2, None), (3, None), pytest.param(3, PUBLISHED, marks=pytest.mark.slow)],
+    ids=['2', '3', '3-published'],
 )
 def test_without_foreground_there_is_nothing_whatever_the_flows(rank, recipe):
     shape = SHAPES[rank]

@@ -35,6 +35,7 @@ def dice_of(points, method):
     return dict(zip(points['n_tomograms'][chosen], points['dice'][chosen], strict=True))
 
 
+@pytest.mark.slow
 def test_interpolated_labels_teach_no_less_than_sparse_ones(result):
     points, records, _ = result
     sparse, interpolated = (dice_of(points, method) for method in ('sparse', 'interpolated'))
@@ -46,6 +47,7 @@ def test_interpolated_labels_teach_no_less_than_sparse_ones(result):
     assert interpolated[2] > 0.9
 
 
+@pytest.mark.slow
 def test_the_curve_tells_how_many_tomograms_are_needed(result):
     points, *_ = result
     of_class = points['class'] == 'cytoplasm'
@@ -58,6 +60,7 @@ def test_the_curve_tells_how_many_tomograms_are_needed(result):
     assert 1 < needed[1] < 2
 
 
+@pytest.mark.slow
 def test_labels_of_each_method(result):
     """Slices labelled by hand are the same in all; elsewhere nothing, a guess, or the truth."""
     *_, data = result
