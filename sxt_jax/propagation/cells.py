@@ -207,7 +207,7 @@ def _region_markers(
     """[y, x] int32 cells and islands where there is no doubt, 0 elsewhere."""
     pairs = _pairs(parts, moved)
     n_cells = np.bincount(pairs[:, 0], minlength=n_parts + 1)
-    owner = _islands(parts, n_parts, n_cells > 0, first_island, recipe)
+    owner = _number_islands(parts, n_cells == 0, first_island, recipe.min_island_px)
     single = n_cells[pairs[:, 0]] == 1
     owner[pairs[single, 0]] = pairs[single, 1]
     markers = owner[parts]
@@ -302,6 +302,15 @@ def _mark_thin(
     _add_islands(markers, thin, np.ones(n_thin + 1, bool), first_island, min_island_px)
 
 
+def _number_islands(
+    pieces: np.ndarray, wanted: np.ndarray, first: int, min_island_px: int
+) -> np.ndarray:
+    """[n + 1] int32 numbers, from the first on, of wanted pieces 1 … n; 0 of small and others."""
+    is_island = wanted & (np.bincount(pieces.ravel(), minlength=len(wanted)) >= min_island_px)
+    is_island[0] = False
+    return np.where(is_island, first - 1 + np.cumsum(is_island), 0).astype(np.int32)
+
+
 def _add_islands(
     markers: np.ndarray,
     pieces: np.ndarray,
@@ -310,11 +319,8 @@ def _add_islands(
     min_island_px: int,
 ) -> None:
     """Mark pieces, numbered from 1, that are wanted and not too small, with new numbers."""
-    is_island = wanted & (np.bincount(pieces.ravel(), minlength=len(wanted)) >= min_island_px)
-    is_island[0] = False
     first = max(int(markers.max(initial=0)) + 1, first_island)
-    number = np.where(is_island, first - 1 + np.cumsum(is_island), 0).astype(markers.dtype)
-    markers += number[pieces]
+    markers += _number_islands(pieces, wanted, first, min_island_px)[pieces]
 
 
 def _point_markers(
@@ -328,19 +334,7 @@ def _point_markers(
     seeded = np.zeros(n_parts + 1, bool)
     for place in points.values():
         seeded[parts[place]] = True
-    markers = _islands(parts, n_parts, seeded, first_island, recipe)[parts]
+    markers = _number_islands(parts, ~seeded, first_island, recipe.min_island_px)[parts]
     for cell, place in points.items():
         markers[place] = cell
     return markers
-
-
-def _islands(
-    parts: np.ndarray, n_parts: int, taken: np.ndarray, first_island: int, recipe: Recipe
-) -> np.ndarray:
-    """[n_parts + 1] int32 numbers of the parts that are islands, 0 of all others."""
-    sizes = np.bincount(parts.ravel(), minlength=n_parts + 1)
-    is_island = ~taken & (sizes >= recipe.min_island_px)
-    is_island[0] = False
-    number = np.zeros(n_parts + 1, np.int32)
-    number[is_island] = first_island + np.arange(is_island.sum())
-    return number
