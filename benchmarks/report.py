@@ -17,7 +17,7 @@ type (transfer). The newest record of each kind is shown; smoke runs are not.
 from __future__ import annotations
 
 import argparse
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from benchmarks import (
@@ -40,6 +40,7 @@ from sxt_jax.core.atomic import write_text
 from sxt_jax.core.errors import InputError
 from sxt_jax.plots import save_figure
 
+Make = Callable[[Sequence[Record]], str]
 SCORES = ('dice', 'iou', 'precision', 'recall')
 COLUMNS = (
     'benchmark',
@@ -114,93 +115,33 @@ def make_score_table(records: Sequence[Record]) -> str:
     return _markdown([('data', 'class', 'method', *SCORES, 'steps', 'training'), *rows])
 
 
-def make_cell_table(records: Sequence[Record]) -> str:
-    """A Markdown table of the newest scores of cells of each image, kind of flows and length."""
-    return _markdown(real_cells.table_rows(records))
-
-
-def make_slice_table(records: Sequence[Record]) -> str:
-    """A Markdown table of the newest scores of stacks of which few slices are labelled."""
-    return _markdown(real_slices.table_rows(records))
-
-
-def make_micrograph_table(records: Sequence[Record]) -> str:
-    """A Markdown table of the newest scores of organelles in real electron micrographs."""
-    return _markdown(real_micrographs.table_rows(records))
-
-
-def make_labelled_slices_table(records: Sequence[Record]) -> str:
-    """A Markdown table of the newest scores by the number of labelled slices."""
-    return _markdown(labelled_slices.table_rows(records))
-
-
-def make_accuracy_table(records: Sequence[Record]) -> str:
-    """A Markdown table of ways to follow flows, the default in bold."""
-    return _markdown(tracking_accuracy.table_rows(records))
-
-
-def make_latency_table(records: Sequence[Record]) -> str:
-    """A Markdown table of what the published double decoder takes for a slice."""
-    return _markdown(slice_latency.table_rows(records))
-
-
-def make_interpolation_table(records: Sequence[Record]) -> str:
-    """A Markdown table of the accuracy of smart interpolation, a setting a row."""
-    return _markdown(interpolation_accuracy.table_rows(records))
-
-
-def make_training_table(records: Sequence[Record]) -> str:
-    """A Markdown table of what networks learnt of sparse, interpolated and dense labels."""
-    return _markdown(interpolated_training.table_rows(records))
-
-
-def make_semi_supervised_table(records: Sequence[Record]) -> str:
-    """A Markdown table of what unlabelled tomograms bring, a kind of training a row."""
-    return _markdown(semi_supervised.table_rows(records))
-
-
-def make_linking_table(records: Sequence[Record]) -> str:
-    """A Markdown table of how islands in slices are joined to cells, a setting a row."""
-    return _markdown(linking.table_rows(records))
-
-
-def make_propagation_table(records: Sequence[Record]) -> str:
-    """A Markdown table of cells from a few labelled slices, a way a row."""
-    return _markdown(cell_propagation.table_rows(records))
-
-
-def make_cascade_table(records: Sequence[Record]) -> str:
-    """A Markdown table of what stages of a cascade bring, a way to train a row."""
-    return _markdown(cascade.table_rows(records))
-
-
-def make_transfer_table(records: Sequence[Record]) -> str:
-    """A Markdown table of what tomograms of another cell type bring, a training a row."""
-    return _markdown(transfer.table_rows(records))
-
-
-TABLES = {
-    'benchmarks': make_table,
-    'real data': make_score_table,
-    'real cells': make_cell_table,
-    'real slices': make_slice_table,
-    'real micrographs': make_micrograph_table,
-    'labelled slices': make_labelled_slices_table,
-    'tracking accuracy': make_accuracy_table,
-    'slice latency': make_latency_table,
-    'interpolation accuracy': make_interpolation_table,
-    'interpolated training': make_training_table,
-    'semi-supervised': make_semi_supervised_table,
-    'linking accuracy': make_linking_table,
-    'cell propagation': make_propagation_table,
-    'cascade': make_cascade_table,
-    'transfer': make_transfer_table,
-}
-
-
 def _markdown(rows: Sequence[Sequence[str]]) -> str:
     lines = [rows[0], ('---',) * len(rows[0]), *rows[1:]]
     return '\n'.join('| ' + ' | '.join(row) + ' |' for row in lines)
+
+
+def _made_of(table_rows: Callable[[Sequence[Record]], Sequence[Sequence[str]]]) -> Make:
+    """What makes the Markdown table of a benchmark's own heads and rows."""
+    return lambda records: _markdown(table_rows(records))
+
+
+TABLES: Mapping[str, Make] = {
+    'benchmarks': make_table,
+    'real data': make_score_table,
+    'real cells': _made_of(real_cells.table_rows),
+    'real slices': _made_of(real_slices.table_rows),
+    'real micrographs': _made_of(real_micrographs.table_rows),
+    'labelled slices': _made_of(labelled_slices.table_rows),
+    'tracking accuracy': _made_of(tracking_accuracy.table_rows),
+    'slice latency': _made_of(slice_latency.table_rows),
+    'interpolation accuracy': _made_of(interpolation_accuracy.table_rows),
+    'interpolated training': _made_of(interpolated_training.table_rows),
+    'semi-supervised': _made_of(semi_supervised.table_rows),
+    'linking accuracy': _made_of(linking.table_rows),
+    'cell propagation': _made_of(cell_propagation.table_rows),
+    'cascade': _made_of(cascade.table_rows),
+    'transfer': _made_of(transfer.table_rows),
+}
 
 
 def insert_table(text: str, name: str, table: str, *, path: str | Path = 'README.md') -> str:

@@ -343,7 +343,7 @@ def test_ways_to_track_are_scored_and_the_default_stands_out(scene):
     newer = {**records[0], 'run_s': 0.25}
     heads, timed, _ = tracking_accuracy.table_rows([*records, newer])
     assert (heads[-1], timed[-1]) == ('seconds', '0.25')
-    assert len(report.make_accuracy_table(records).splitlines()) == 4
+    assert len(report.TABLES['tracking accuracy'](records).splitlines()) == 4
     stars = [line for axes in tracking_accuracy.figure(records).axes for line in axes.lines]
     assert sum(line.get_marker() == '*' for line in stars) == 2
 
