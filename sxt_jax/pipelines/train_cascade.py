@@ -196,28 +196,27 @@ def _predict_out_of_fold(
 
 def _predict(data: StageData, folder: Path, volumes: Volumes, places: Sequence[Place]) -> Maps:
     """What the best network of a run finds in some volumes, written beside the run."""
-    path = best_checkpoint(folder, metric=SCORE).path
+    best = best_checkpoint(folder, metric=SCORE)
     inference = dict(data.config.inference)
     maps: Maps = {}
     network = None
     for place in places:
         example = volumes.found[place]
-        source = _source(path, example, data.gray_checksums[place])
+        source = _source(best, example, data.gray_checksums[place])
         target = folder / _MAPS / source[:16] / f'{place[0]}_{place[1]}_{_plain(example.name)}.zarr'
         maps[place] = StageMap(target, data.steps(example), source)
         if not target.exists():
-            network = network or load_network(path)
+            network = network or load_network(best.path)
             _write_maps(target, network, example, inference, n_classes=len(volumes.classes))
     return maps
 
 
-def _source(checkpoint: Path, example: Example, gray: int) -> str:
+def _source(checkpoint: Checkpoint, example: Example, gray: int) -> str:
     """Digest of what decides probabilities: weights, gray values, and the channels behind them.
 
     Tiles are left out: a run may go on with others, and those that are made stay.
     """
-    manifest = json.loads((checkpoint / 'manifest.json').read_text(encoding='utf-8'))
-    facts = {'weights': manifest['sha256'], 'gray': gray, 'earlier': example.checksum}
+    facts = {'weights': checkpoint.digest, 'gray': gray, 'earlier': example.checksum}
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
 
 
@@ -277,7 +276,7 @@ def _save_together(config: Any, workdir: Path, names: Sequence[str]) -> Checkpoi
     found = [best_checkpoint(workdir / name, metric=SCORE) for name in names]
     stages = [_without(one.description, ('history', 'pending')) for one in found]
     steps = [_last_step(workdir / name) for name in names]
-    sources = [json.loads((one.path / 'manifest.json').read_text())['sha256'] for one in found]
+    sources = [one.digest for one in found]
     before = latest_checkpoint(workdir)
     if before is not None and before.description['sources'] == sources:
         return before

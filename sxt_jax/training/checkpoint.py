@@ -48,6 +48,12 @@ class Checkpoint:
     step: int
     description: Mapping[str, Any]
 
+    @property
+    def digest(self) -> str:
+        """SHA-256 of its files, weights among them, as its manifest has it."""
+        manifest = json.loads((self.path / _MANIFEST).read_text(encoding='utf-8'))
+        return str(manifest['sha256'])
+
     def restore(self) -> Any:
         """The saved tree, as numpy arrays in nested dictionaries.
 
