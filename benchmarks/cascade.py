@@ -1,21 +1,27 @@
 """Does a coarse stage help where a network's field of view is too small, and a surface stage?
 
-    python -m benchmarks.cascade --output=DIR [--seeds=3] [--size=small]
+    python -m benchmarks.cascade --output=DIR [--only=organelles|surface] [--seeds=3] [--size=small]
     python -m benchmarks.cascade --output=DIR --size=full      # on an accelerator
 
-Simulated tomograms of a cell in a capillary (`data.phantom`), whose nucleus absorbs as much as the
-cytoplasm: what tells them apart are a faint envelope, texture below the noise of a voxel, and what
-lies around. Of that a network with one pooling sees nine voxels, where the nucleus has a radius of
-16 (`--size=small`). Norms are those of batches: instance norm, as published, takes the level out of
-tiles that lie within one material, and absolute absorption with it (seen: a Dice of 0.72 for whole
-cells after 600 steps, where after 200 it was 0.95). Ways to train the network, all with the same
-optimiser and batches:
+Two questions, on simulated tomograms of a cell in a capillary (`data.phantom`):
 
-- `single`: on voxels, as many steps as the two stages of the cascade together;
+- organelles: the nucleus absorbs as much as the cytoplasm; what tells them apart are a faint
+  envelope, texture below the noise of a voxel, and what lies around. Of that a network with one
+  pooling sees nine voxels, where the nucleus has a radius of 16 (`--size=small`);
+- surface: whole cells with ruffled surfaces, of which bins of 4³ voxels (`--size=small`) lose the
+  ruffles: the ratio of surface to volume comes out too small, as Erozan et al. 2024 report.
+
+Norms are those of batches: instance norm, as published, takes the level out of tiles that lie
+within one material, and absolute absorption with it (seen: a Dice of 0.72 for whole cells after 600
+steps, where after 200 it was 0.95). Ways to train the network, all with the same optimiser and
+batches:
+
+- `single`: on voxels, as many steps as two stages of the cascade together;
 - `coarse`: on bins of voxels; the first stage of the cascades by itself;
+- `coarse, surface`: and a second network that learns and runs on voxels along the surfaces that the
+  first found (the second level of ACSeg, Erozan et al. 2024);
 - `coarse, fine`: the cascade of Ekman et al. 2020, out-of-fold probabilities and all;
-- `coarse, fine, surface`: and a third network that learns and runs along the surfaces of classes
-  that the second found (the second level of ACSeg, Erozan et al. 2024), from the second's weights.
+- `coarse, fine, surface`: and a third network along the surfaces, from the second's weights.
 
 Scored on tomograms that no training saw: Dice of each class and their mean; Dice of the whole cell
 and the error of its surface-to-volume ratio, |found / true - 1|; and the error of the mean linear
@@ -54,27 +60,53 @@ from sxt_jax.pipelines.train_cascade import train_experiment
 
 QUESTION = 'cascade'
 STAGES = ('coarse', 'fine', 'surface')
-WAYS: Mapping[str, tuple[str, ...]] = {
-    'single': (),
-    'coarse': STAGES[:1],
-    'coarse, fine': STAGES[:2],
-    'coarse, fine, surface': STAGES,
+# Workdirs of ways: those in one workdir share their first stages.
+WORKDIRS: Mapping[str, str] = {
+    'single': 'single',
+    'coarse': 'cascade',
+    'coarse, surface': 'refined',
+    'coarse, fine': 'cascade',
+    'coarse, fine, surface': 'cascade',
 }
-TASK = {
-    'cytoplasm': (1, 6, 7, 8),  # with vacuoles, plasma membrane and filopodia
-    'nucleus': (2, 3),
-    'mitochondria': (4,),
-    'lipid droplets': (5,),
-}
-CELLS: Mapping[str, Any] = {
-    'n_cells': (1, 1),
-    'nucleus_fraction': (0.5, 0.6),  # far from the plasma membrane, too
-    'n_mitochondria': (12, 24),
-    'n_lipid_droplets': (6, 12),
-    'lipid_droplet_radius_nm': (200, 350),
+FILLED = (1, 6, 7, 8)  # cytoplasm, vacuoles, plasma membrane and filopodia
+
+
+@dataclasses.dataclass(frozen=True)
+class Question:
+    """What is asked.
+
+    Attributes:
+      ways: to train, the first and those that are compared with the one before.
+      task: classes, and the phantom's materials in them.
+      cells: parameters of the scene.
+    """
+
+    ways: tuple[str, ...]
+    task: Mapping[str, tuple[int, ...]]
+    cells: Mapping[str, Any]
+
+
+QUESTIONS = {
+    'organelles': Question(
+        ('single', 'coarse', 'coarse, fine', 'coarse, fine, surface'),
+        {'cytoplasm': FILLED, 'nucleus': (2, 3), 'mitochondria': (4,), 'lipid droplets': (5,)},
+        {
+            'n_cells': (1, 1),
+            'nucleus_fraction': (0.5, 0.6),  # far from the plasma membrane, too
+            'n_mitochondria': (12, 24),
+            'n_lipid_droplets': (6, 12),
+            'lipid_droplet_radius_nm': (200, 350),
+            'absorption': Absorption(nucleus=Absorption.cytoplasm),
+        },
+    ),
+    'surface': Question(
+        ('single', 'coarse', 'coarse, surface'),
+        {'cell': tuple(range(1, 9))},
+        {'n_cells': (1, 1), 'cell_roughness': 0.06},
+    ),
 }
 MEAN, CELL, RATIO, LAC = 'mean of classes', 'cell', 'SA:V error', 'LAC error'
-SHOWN = (*TASK, MEAN, CELL, RATIO, LAC)
+SHOWN = (*QUESTIONS['organelles'].task, MEAN, CELL, RATIO, LAC)
 LESS_IS_BETTER = (RATIO, LAC)
 
 
@@ -124,47 +156,45 @@ SIZES = {
 }  # fmt: skip
 
 
-def make_tomogram(seed: int, size: Size) -> tuple[Volume, Volume, Volume]:
+def make_tomogram(seed: int, size: Size, question: Question) -> tuple[Volume, Volume, Volume]:
     """A tomogram, its labels, and its absorption without noise, in 1/µm."""
     shape = (size.side,) * 3
     scene, imaging = t_cell_parameters(shape, voxel_size_nm=size.voxel_size_nm)
-    absorption = Absorption()
-    alike = dataclasses.replace(absorption, nucleus=absorption.cytoplasm)
     made = simulate(
         seed,
-        scene=dataclasses.replace(scene, absorption=alike, **CELLS),
+        scene=dataclasses.replace(scene, **question.cells),
         imaging=dataclasses.replace(imaging, photons_per_pixel=size.photons),
     )
-    labels, names = merge_labels(np.asarray(made.labels.data), TASK)
+    labels, names = merge_labels(np.asarray(made.labels.data), question.task)
     named = Volume(labels, made.image.voxel_size_nm, class_names=names)
     return made.image, named, made.absorption
 
 
-def make_data(folder: Path, seed: int, size: Size) -> None:
+def make_data(folder: Path, seed: int, size: Size, question: Question) -> None:
     """Write the tomograms of a seed: `train`, `test`, and `truth` and `absorption` of the last."""
     done = folder / 'done'
     if done.exists():
         return
     for i in range(size.n_train):
-        image, labels, _ = make_tomogram(1000 * seed + i, size)
+        image, labels, _ = make_tomogram(1000 * seed + i, size, question)
         write_volume(folder / 'train' / 'images' / f'{i}.tif', image)
         write_volume(folder / 'train' / 'labels' / f'{i}.tif', labels)
     for i in range(size.n_test):
-        image, labels, absorption = make_tomogram(1000 * seed + 500 + i, size)
+        image, labels, absorption = make_tomogram(1000 * seed + 500 + i, size, question)
         write_volume(folder / 'test' / f'{i}.tif', image)
         write_volume(folder / 'truth' / f'{i}.tif', labels)
         write_volume(folder / 'absorption' / f'{i}.tif', absorption)
     write_text(done, '')
 
 
-def make_config(folder: Path, stages: Sequence[str], seed: int, size: Size) -> ConfigDict:
-    """A cascade, or with no stages the single network, for a given number of steps."""
+def make_config(folder: Path, way: str, seed: int, size: Size, question: Question) -> ConfigDict:
+    """A cascade, or the single network, for a given number of steps."""
     config = cascade.get_config('refine')
     config.update_from_flattened_dict({
         'seed': seed,
         'epochs': 1,
         'data.train': str(folder / 'train'),
-        'data.classes': ','.join(f'{name}={k}' for k, name in enumerate(TASK, start=1)),
+        'data.classes': ','.join(f'{name}={k}' for k, name in enumerate(question.task, start=1)),
         'data.validation_fraction': 0.0,  # the last weights are taken
         'data.steps_per_epoch': size.steps,
         'model.norm': 'batch',
@@ -173,10 +203,11 @@ def make_config(folder: Path, stages: Sequence[str], seed: int, size: Size) -> C
         'optimizer.schedule': 'cosine',
         **size.fields,
     })  # fmt: skip
-    if stages:
-        config.stages.order = tuple(stages)
-        config.stages.surface.initial.checkpoint = str(folder / 'cascade' / 'fine')
-        config.stages.surface.initial.scope = 'all'
+    if way != 'single':
+        config.stages.order = stages = tuple(way.split(', '))
+        if 'fine' in stages:
+            config.stages.surface.initial.checkpoint = str(folder / WORKDIRS[way] / 'fine')
+            config.stages.surface.initial.scope = 'all'
         return config
     with config.unlocked():
         del config.stages
@@ -185,7 +216,7 @@ def make_config(folder: Path, stages: Sequence[str], seed: int, size: Size) -> C
     return config
 
 
-def run_way(folder: Path, way: str, seed: int, size: Size) -> Record:
+def run_way(folder: Path, way: str, seed: int, size: Size, question: Question) -> Record:
     """Train, segment the test tomograms, and score them.
 
     Cascades share their first stages, which are not trained again.
@@ -193,9 +224,9 @@ def run_way(folder: Path, way: str, seed: int, size: Size) -> Record:
     Raises:
       InputError: a tomogram could not be segmented.
     """
-    stages, start = WAYS[way], time.perf_counter()
-    workdir = folder / ('cascade' if stages else 'single')
-    train_experiment(make_config(folder, stages, seed, size), workdir)
+    start = time.perf_counter()
+    workdir = folder / WORKDIRS[way]
+    train_experiment(make_config(folder, way, seed, size, question), workdir)
     training_s = time.perf_counter() - start
     output = folder / 'found' / way.replace(', ', '_')
     scores = []
@@ -206,17 +237,19 @@ def run_way(folder: Path, way: str, seed: int, size: Size) -> Record:
             read_volume(path / outcome.source.name)
             for path in (output, folder / 'truth', folder / 'absorption')
         )
-        scores.append(score(found, truth, absorption))
-    means = {name: float(np.nanmean([row[name] for row in scores])) for name in SHOWN}
+        scores.append(score(found, truth, absorption, tuple(question.task)))
+    means = {name: float(np.nanmean([row[name] for row in scores])) for name in scores[0]}
     return {'way': way, 'seed': seed, 'added_training_s': round(training_s, 1), **means}
 
 
-def score(found: Volume, truth: Volume, absorption: Volume) -> dict[str, float]:
+def score(
+    found: Volume, truth: Volume, absorption: Volume, classes: Sequence[str]
+) -> dict[str, float]:
     """Scores of one tomogram, see above; NaN of classes that it does not have."""
     mask, true = np.asarray(found.data), np.asarray(truth.data)
     lac = np.asarray(absorption.data, np.float64)
     by_class, lac_errors = {}, []
-    for k, name in enumerate(TASK, start=1):
+    for k, name in enumerate(classes, start=1):
         here, there = mask == k, true == k
         by_class[name] = float(dice(here, there)) if there.any() else np.nan
         if here.any() and there.any():
@@ -236,33 +269,39 @@ def score(found: Volume, truth: Volume, absorption: Volume) -> dict[str, float]:
     }
 
 
-def run_seed(folder: Path, seed: int, size: Size) -> list[Record]:
+def run_seed(folder: Path, seed: int, size: Size, question: Question) -> list[Record]:
     """All ways of one seed; what was found before, if it was done before."""
     done = folder / 'scores.json'
     if not done.exists():
-        make_data(folder, seed, size)
-        rows = [run_way(folder, way, seed, size) for way in WAYS]
+        make_data(folder, seed, size, question)
+        rows = [run_way(folder, way, seed, size, question) for way in question.ways]
         write_text(done, json.dumps(rows, indent=1))
     return json.loads(done.read_text(encoding='utf-8'))
 
 
 def table_rows(records: Sequence[Record]) -> list[tuple[str, ...]]:
-    """Heading and rows of the newest run of each size: mean ± SD over the seeds.
+    """Heading and rows of the newest run of each question and size: mean ± SD over the seeds.
 
     Below each way how many seeds it is better in than the way above it.
     """
-    newest = {r['size']: r for r in records if r['benchmark'] == QUESTION and not r['smoke']}
-    table: list[tuple[str, ...]] = [('size', 'way', *SHOWN)]
-    for size, record in newest.items():
+    newest = {
+        (r['question'], r['size']): r
+        for r in records
+        if r['benchmark'] == QUESTION and not r['smoke']
+    }
+    table: list[tuple[str, ...]] = [('cells', 'size', 'way', *SHOWN)]
+    for key, record in newest.items():
         before: dict[int, Record] = {}
         for way in dict.fromkeys(row['way'] for row in record['rows']):
             rows = {row['seed']: row for row in record['rows'] if row['way'] == way}
-            table.append((size, way, *(_cell(rows, before, name) for name in SHOWN)))
+            table.append((*key, way, *(_cell(rows, before, name) for name in SHOWN)))
             before = rows
     return table
 
 
 def _cell(rows: Mapping[int, Record], before: Mapping[int, Record], name: str) -> str:
+    if name not in next(iter(rows.values())):
+        return ''
     values = np.array([row[name] for row in rows.values()])
     spread = f' ± {values.std(ddof=1):.3f}' if len(values) > 1 else ''
     text = f'{values.mean():.3f}{spread}'
@@ -276,6 +315,7 @@ def _cell(rows: Mapping[int, Record], before: Mapping[int, Record], name: str) -
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition('\n')[0])
     parser.add_argument('--output', type=Path, required=True, help='folder for data and runs')
+    parser.add_argument('--only', choices=QUESTIONS, help='one question')
     parser.add_argument('--seeds', type=int, default=3)
     parser.add_argument('--first_seed', type=int, default=0)
     parser.add_argument('--size', choices=SIZES, default='small')
@@ -284,13 +324,22 @@ def main() -> None:
     logging.set_verbosity(logging.INFO)
     if 'JAX_COMPILATION_CACHE_DIR' not in os.environ:  # the same programs serve every seed
         jax.config.update('jax_compilation_cache_dir', str(args.output / 'compiled'))
+    records = [ask(name, args) for name in ([args.only] if args.only else QUESTIONS)]
+    for row in table_rows([{**record, 'smoke': False} for record in records]):
+        print(' | '.join(row))
+
+
+def ask(name: str, args: argparse.Namespace) -> Record:
+    """Run all seeds of a question, and keep the record."""
     size, rows = SIZES[args.size], []
     for seed in range(args.first_seed, args.first_seed + args.seeds):
-        found = run_seed(args.output / args.size / str(seed), seed, size)
+        folder = args.output / args.size / name / str(seed)
+        found = run_seed(folder, seed, size, QUESTIONS[name])
         print(*map(json.dumps, found), sep='\n', flush=True)
         rows += found
     record = {
         'benchmark': QUESTION,
+        'question': name,
         'smoke': args.size == 'smoke',
         **dataclasses.asdict(size),
         'size': args.size,
@@ -300,8 +349,7 @@ def main() -> None:
     folder = args.results or (None if record['smoke'] else RESULTS)
     if folder is not None:
         append_records([record], folder)
-    for row in table_rows([{**record, 'smoke': False}]):
-        print(' | '.join(row))
+    return record
 
 
 if __name__ == '__main__':

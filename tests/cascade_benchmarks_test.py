@@ -31,7 +31,8 @@ def _cell(seed, side):
     return (0.1 + 0.1 * labels).astype(np.float32), labels.astype(np.uint8)
 
 
-def _tomogram(seed, size):
+def _tomogram(seed, size, question):
+    del question
     lac, labels = _cell(seed, size.side)
     return Volume(lac, VOXEL), Volume(labels, VOXEL), Volume(lac, VOXEL)
 
@@ -39,33 +40,37 @@ def _tomogram(seed, size):
 @pytest.mark.usefixtures('tiny_network')
 def test_stages_are_trained_scored_and_not_done_again(tmp_path, monkeypatch):
     monkeypatch.setattr(cascade, 'make_tomogram', _tomogram)
-    monkeypatch.setattr(cascade, 'WAYS', dict(list(cascade.WAYS.items())[:3]))
+    asked = cascade.QUESTIONS['organelles']
+    asked = dataclasses.replace(asked, ways=asked.ways[:3])
+    monkeypatch.setitem(cascade.QUESTIONS, 'organelles', asked)
     tiny = cascade.SIZES['smoke']
     tiny = dataclasses.replace(tiny, fields={**tiny.fields, 'out_of_fold.folds': 0})
     monkeypatch.setitem(cascade.SIZES, 'smoke', tiny)
     output = tmp_path / 'out'
-    command = ['cascade', '--size=smoke', '--seeds=1', '--output', str(output)]
-    monkeypatch.setattr('sys.argv', [*command, '--results', str(tmp_path)])
+    command = ['cascade', '--size=smoke', '--seeds=1', '--only=organelles', '--output']
+    monkeypatch.setattr('sys.argv', [*command, str(output), '--results', str(tmp_path)])
     cascade.main()
-    run = output / 'smoke' / '0'
+    run = output / 'smoke' / 'organelles' / '0'
     assert len(load_stages(run / 'cascade')) == 2  # the first was trained before
     assert len(load_stages(run / 'single')) == 1
     images = {p.read_bytes() for p in run.glob('found/*/0.tif')}
-    assert len(images) == len(cascade.WAYS)
+    assert len(images) == len(asked.ways)
     monkeypatch.setattr(cascade, 'train_experiment', None)
     cascade.main()
     first, again = map(json.loads, (tmp_path / 'cascade.jsonl').read_text().splitlines())
     assert first['rows'] == again['rows']
-    assert [row['way'] for row in first['rows']] == list(cascade.WAYS)
+    assert [row['way'] for row in first['rows']] == list(asked.ways)
     heads, *rows = cascade.table_rows([{**first, 'smoke': False}])
-    assert heads == ('size', 'way', *cascade.SHOWN)
-    assert rows[0][:3] == ('smoke', 'single', f'{first["rows"][0]["cytoplasm"]:.3f}')
+    assert heads == ('cells', 'size', 'way', *cascade.SHOWN)
+    dice = first['rows'][0]['cytoplasm']
+    assert rows[0][:4] == ('organelles', 'smoke', 'single', f'{dice:.3f}')
 
 
 def test_scores_are_of_classes_cells_and_surfaces():
     lac, labels = _cell(0, 24)
     found = np.where(labels == 4, 3, labels)
-    scores = cascade.score(*(Volume(data, VOXEL) for data in (found, labels, lac)))
+    classes = tuple(cascade.QUESTIONS['organelles'].task)
+    scores = cascade.score(*(Volume(data, VOXEL) for data in (found, labels, lac)), classes)
     n_3, n_4 = ((labels == k).sum() for k in (3, 4))
     assert scores['mitochondria'] == pytest.approx(2 * n_3 / (2 * n_3 + n_4))
     assert scores['lipid droplets'] == 0
@@ -74,7 +79,8 @@ def test_scores_are_of_classes_cells_and_surfaces():
     shift = (0.4 * n_3 + 0.5 * n_4) / (n_3 + n_4) / 0.4 - 1
     assert scores[cascade.LAC] == pytest.approx(shift / 3, rel=1e-4)  # of the three found
     larger = np.pad(labels[2:, 2:, 2:], (0, 2))
-    assert cascade.score(*(Volume(d, VOXEL) for d in (larger, labels, lac)))[cascade.CELL] < 1
+    moved = cascade.score(*(Volume(d, VOXEL) for d in (larger, labels, lac)), classes)
+    assert moved[cascade.CELL] < 1
 
 
 def test_ways_are_compared_seed_by_seed():
@@ -83,22 +89,31 @@ def test_ways_are_compared_seed_by_seed():
         for way, value in (('single', 0.4), ('coarse', 0.5))
         for seed in (0, 1)
     ]
-    record = {'benchmark': 'cascade', 'smoke': False, 'size': 'small', 'rows': rows}
+    record = {
+        'benchmark': 'cascade',
+        'question': 'a',
+        'smoke': False,
+        'size': 'small',
+        'rows': rows,
+    }
     _, single, coarse = cascade.table_rows([record, {**record, 'size': 'a', 'smoke': True}])
-    assert single[2] == '0.450 ± 0.071'
-    assert coarse[2:] == ('0.550 ± 0.071 (2 of 2)',) * 6 + ('0.550 ± 0.071 (0 of 2)',) * 2
+    assert single[3] == '0.450 ± 0.071'
+    assert coarse[3:] == ('0.550 ± 0.071 (2 of 2)',) * 6 + ('0.550 ± 0.071 (0 of 2)',) * 2
 
 
+@pytest.mark.parametrize('question', cascade.QUESTIONS)
 @pytest.mark.parametrize('size', cascade.SIZES)
-def test_all_sizes_of_the_cascade_make_configs(size, tmp_path):
-    chosen = cascade.SIZES[size]
-    for stages in cascade.WAYS.values():
-        config = cascade.make_config(tmp_path, stages, 0, chosen)
-        (check_cascade if stages else check_config)(config)
-    assert config.stages.order == cascade.STAGES
-    single = cascade.make_config(tmp_path, (), 0, chosen)
-    assert single.data.steps_per_epoch == 2 * config.data.steps_per_epoch
-    assert single.model == config.model
+def test_all_sizes_of_the_cascade_make_configs(size, question, tmp_path):
+    asked = cascade.QUESTIONS[question]
+    configs = {
+        way: cascade.make_config(tmp_path, way, 0, cascade.SIZES[size], asked) for way in asked.ways
+    }
+    for way, config in configs.items():
+        (check_config if way == 'single' else check_cascade)(config)
+    single, last = configs['single'], configs[asked.ways[-1]]
+    assert ', '.join(last.stages.order) == asked.ways[-1]
+    assert single.data.steps_per_epoch == 2 * last.data.steps_per_epoch
+    assert single.model == last.model
 
 
 @pytest.mark.usefixtures('tiny_network')
