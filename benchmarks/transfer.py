@@ -3,14 +3,15 @@
     python -m benchmarks.transfer --output=DIR [--repeats=3] [--size=small]
     python -m benchmarks.transfer --output=DIR --size=full     # on an accelerator
 
-Simulated tomograms (`data.phantom`) of two kinds of cells: small round ones, as T cells are, of
-which there are more, and larger ragged ones with a denser cytoplasm, full of lipid droplets and
-vacuoles, as liver cells are. The same network is trained for the same number of steps on the first
-kind alone (`base`), or with n of the other: with the base set from fresh weights (`scratch`), or
-those n alone from the weights of the base net (`finetune`), and scored on tomograms of both kinds
-that no training saw. Repeats draw other tomograms, weights and patches. It is `pipelines.transfer`,
-as `launch.transfer` runs it. DIR gets data, trainings and the figure; the same command goes on
-where it was stopped. Published for real tomograms: Erozan et al. 2024, Table 2.
+Simulated tomograms (`data.phantom`) of two kinds of cells: round ones with a large nucleus, as T
+cells are, of which there are more, and ones with a small nucleus and vacuoles up to 2.8 µm wide,
+which absorb as little as the ice around the cell, as in yeast. The same network is trained for the
+same number of steps on the first kind alone (`base`), or with n of the other: with the base set
+from fresh weights (`scratch`) or from those of the base net (`finetune_all`), or those n alone from
+the weights of the base net (`finetune`), and scored on tomograms of both kinds that no training
+saw. Repeats draw other tomograms, weights and patches. It is `pipelines.transfer`, as
+`launch.transfer` runs it. DIR gets data, trainings and the figure; the same command goes on where
+it was stopped. Published for real tomograms: Erozan et al. 2024, Table 2.
 """
 
 from __future__ import annotations
@@ -44,14 +45,12 @@ KINDS: Mapping[str, Mapping[str, Any]] = {
     'other': {
         'n_cells': (1, 1),
         'cell_semi_axes_nm': ((2600, 3400),) * 3,
-        'cell_deformation': 0.15,
-        'cell_roughness': 0.05,
-        'n_mitochondria': (20, 40),
-        'n_lipid_droplets': (20, 40),
-        'lipid_droplet_radius_nm': (200, 450),
-        'n_vacuoles': (8, 16),
-        'vacuole_radius_nm': (250, 600),
-        'absorption': Absorption(cytoplasm=0.27, nucleus=0.3, membrane=0.33),
+        'cell_deformation': 0.1,
+        'nucleus_fraction': (0.3, 0.36),
+        'n_lipid_droplets': (5, 15),
+        'n_vacuoles': (3, 5),
+        'vacuole_radius_nm': (800, 1400),
+        'absorption': Absorption(cytoplasm=0.24, nucleus=0.25, membrane=0.3, vacuoles=0.125),
     },
 }
 MEASURES = ('dice', 'sd', 'change', 'change_sd')
@@ -89,8 +88,9 @@ SIZES = {
                'inference.tile': (64, 64, 64), 'inference.overlap': (32, 32, 32)},
     ),
     'small': Size(
-        64, 120.0, {'base': 10, 'other': 8}, 4, (2, 6), ('scratch', 'finetune'), 300,
-        {'batch_size': 2, 'data.patch': (24, 24, 24), 'inference.tile': (64, 64, 64),
+        64, 120.0, {'base': 10, 'other': 8}, 4, (6,),
+        ('scratch', 'finetune', 'finetune_all'), 600,
+        {'batch_size': 8, 'data.patch': (16, 16, 16), 'inference.tile': (64, 64, 64),
          'inference.overlap': (8, 8, 8)},
     ),
     'smoke': Size(
