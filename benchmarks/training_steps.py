@@ -10,7 +10,7 @@ bfloat16; 2 on a CPU.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 from unittest import mock
@@ -18,6 +18,7 @@ from unittest import mock
 import jax
 import jax.numpy as jnp
 import numpy as np
+from flax import linen as nn
 
 from benchmarks.harness import Case, main
 from benchmarks.tiled_inference import PUBLISHED_FILTERS
@@ -32,14 +33,24 @@ from sxt_jax.training.state import create_state
 from sxt_jax.training.step import make_train_step
 
 
-class _OneBatch:
-    """The same random patches at every step."""
+def compute_dtype() -> Any:
+    """What networks compute in here: bfloat16 on accelerators."""
+    return jnp.bfloat16 if is_accelerated() else jnp.float32
+
+
+class OneBatch:
+    """The same random patches at every step, of two classes.
+
+    Args:
+      batch_size: patches.
+      patch: their sides (z, y, x); z is 1 for networks of slices.
+    """
 
     steps_per_epoch = 1
 
-    def __init__(self, batch_size: int, side: int) -> None:
+    def __init__(self, batch_size: int, patch: Sequence[int]) -> None:
         rng = np.random.default_rng(0)
-        shape = (batch_size, side, side, side)
+        shape = (batch_size, *patch)
         self._batch = {
             'image': rng.random((*shape, 1), np.float32),
             'labels': rng.integers(0, 2, shape, np.int16),
@@ -72,22 +83,38 @@ def xla_convolutions() -> Iterator[None]:
 
 
 def train_steps(
-    filters: Sequence[int], *, batch_size: int, side: int, n_steps: int
-) -> Callable[[], dict[str, np.ndarray]]:
-    """A function that does steps from the same start and returns their loss and gradient norm."""
-    dtype = jnp.bfloat16 if is_accelerated() else jnp.float32
-    model, stream = UNet3D(filters=tuple(filters), dtype=dtype), _OneBatch(batch_size, side)
+    model: nn.Module,
+    stream: OneBatch,
+    *,
+    loss: Mapping[str, float],
+    optimizer: Any,
+    n_steps: int,
+) -> tuple[Callable[[], dict[str, np.ndarray]], dict[str, Any]]:
+    """Steps from the same start.
+
+    Args:
+      model: the network.
+      stream: of the batch.
+      loss: weights of its terms.
+      optimizer: the config's group of that name.
+      n_steps: of a run.
+
+    Returns:
+      A function that does the steps and gives loss and gradient norm of each, and the first
+      variables, on the host.
+    """
     objective = Objective(
         name='supervised',
         stream=stream,
-        loss=make_segmentation_loss({'cross_entropy': 1.0}),
-        optimizer=make_optimizer(get_config().optimizer, n_steps=n_steps),
+        loss=make_segmentation_loss(loss),
+        optimizer=make_optimizer(optimizer, n_steps=n_steps),
     )
     device_mesh = make_device_mesh()
     key = jax.random.key(0)
-    first = create_state(
-        key, model, [objective], input_shape=(1, side, side, side, 1), device_mesh=device_mesh
-    )
+    shape = stream.batch(0)['image'].shape[1:]
+    if getattr(model, 'n_dims', 3) == 3:  # else a slice is the batch
+        shape = (1, *shape)
+    first = create_state(key, model, [objective], input_shape=shape, device_mesh=device_mesh)
     step = make_train_step(model, objective, device_mesh=device_mesh)
     batch = jax.device_put(stream.batch(0), split_batch(device_mesh))
 
@@ -100,7 +127,7 @@ def train_steps(
         on_host = jax.device_get(seen)
         return {k: np.array([m[k] for m in on_host]) for k in ('loss', 'gradient_norm')}
 
-    return run
+    return run, jax.device_get({'params': first.params, 'batch_stats': first.batch_stats})
 
 
 def make_cases(smoke: bool) -> Sequence[Case]:
@@ -108,10 +135,15 @@ def make_cases(smoke: bool) -> Sequence[Case]:
     filters: Sequence[int] = (4, 8) if smoke else PUBLISHED_FILTERS
     side, n_steps = (16, 2) if smoke else (64, 10 if is_accelerated() else 1)
     batch_size = 24 if is_accelerated() and not smoke else max(2, jax.device_count())
-    options: dict[str, Any] = {'batch_size': batch_size, 'side': side, 'n_steps': n_steps}
+    model = UNet3D(filters=tuple(filters), dtype=compute_dtype())
+    stream, optimizer = OneBatch(batch_size, (side,) * 3), get_config().optimizer
+
+    def steps() -> Callable[[], dict[str, np.ndarray]]:
+        loss = {'cross_entropy': 1.0}
+        return train_steps(model, stream, loss=loss, optimizer=optimizer, n_steps=n_steps)[0]
 
     def with_xla() -> Callable[[], dict[str, np.ndarray]]:
-        run = train_steps(filters, **options)
+        run = steps()
 
         def traced() -> dict[str, np.ndarray]:
             with xla_convolutions():
@@ -119,7 +151,7 @@ def make_cases(smoke: bool) -> Sequence[Case]:
 
         return traced
 
-    plain, ours = with_xla(), train_steps(filters, **options)
+    plain, ours = with_xla(), steps()
     expected = plain()
     tolerance = 5e-2 if is_accelerated() else 1e-3
 
@@ -129,7 +161,7 @@ def make_cases(smoke: bool) -> Sequence[Case]:
 
     def case(name: str, run: Callable[[], Any]) -> Case:
         shape = (batch_size, side, side, side)
-        dtype = 'bfloat16' if is_accelerated() else 'float32'
+        dtype = jnp.dtype(model.dtype).name
         facts = {'model': 'ACSeg U-Net', 'filters': list(filters)}
         return Case(name, run, check, n_steps, 'steps/s', shape, dtype, facts)
 
