@@ -1,14 +1,15 @@
 """How well are islands joined to their cells, and how fast is a pair of slices tracked?
 
-    python -m benchmarks.linking [--smoke]
+    python -m benchmarks.linking [--smoke] [--only=linking]
 
-Accuracy: simulated tissues of touching cells with filopodia, cut into slices. In each slice the
-true cells fall into connected regions, of which one a cell is its body and the others are islands;
-their ids are mixed, and their borders may be shifted at random. Some slices are labelled, in the
-others it is asked which islands get the number of their cell. About 10 minutes on two cores.
+Accuracy (linking_accuracy): simulated tissues of touching cells with filopodia, cut into slices. In
+each slice the true cells fall into connected regions, of which one a cell is its body and the
+others are islands; their ids are mixed, and their borders may be shifted at random. Some slices are
+labelled, in the others it is asked which islands get the number of their cell. About 10 minutes on
+two cores.
 
-Speed: two slices of 6000×4000 pixels with 300 regions. The baseline searches a neighbourhood of
-512² pixels around each region, as published, with NumPy.
+Speed (linking): two slices of 6000×4000 pixels with 300 regions. The baseline searches a
+neighbourhood of 512² pixels around each region, as published, with NumPy.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from __future__ import annotations
 import argparse
 import itertools
 from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import jax.numpy as jnp
@@ -35,6 +37,7 @@ from sxt_jax.data.phantom import tissue
 from sxt_jax.propagation import Tracks, link
 from sxt_jax.propagation.overlaps import find_links, overlap_table
 
+QUESTIONS = ('linking', 'linking_accuracy')
 SHAPE, SMOKE_SHAPE = (64, 256, 256), (16, 64, 64)
 SHIFTS = (0.0, 0.25, 0.5)  # pixels
 WAYS = ('published', 'ours')
@@ -321,23 +324,34 @@ def make_cases(smoke: bool) -> list[Case]:
     ]  # fmt: skip
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(prog='python -m benchmarks.linking')
-    parser.add_argument('--smoke', action='store_true', help='one small tissue, nothing kept')
-    options = parser.parse_args()
-    records = run_cases('linking', make_cases(options.smoke), smoke=options.smoke)
-    for record in records:
-        print(describe(record), flush=True)
-    shapes = [SMOKE_SHAPE] if options.smoke else [SHAPE, (32, 128, 128)]
-    for shape in shapes:
-        for seed in _SEEDS[:1] if options.smoke else _SEEDS:
+def measure_all(smoke: bool) -> Iterator[Record]:
+    """Which islands are joined, of all tissues; printed as they come."""
+    for shape in [SMOKE_SHAPE] if smoke else [SHAPE, (32, 128, 128)]:
+        for seed in _SEEDS[:1] if smoke else _SEEDS:
             for record in measure(seed, shape, SHIFTS):
                 told = {k: v for k, v in record['facts'].items() if k != 'shape'}
                 print('  '.join(f'{k} {v:.4g}' if isinstance(v, float) else f'{k} {v}'
                                 for k, v in told.items()), flush=True)  # fmt: skip
-                records.append({**record, 'smoke': options.smoke, **machine()})
-    if not options.smoke:
-        append_records(records, RESULTS)
+                yield {**record, 'smoke': smoke, **machine()}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog='python -m benchmarks.linking')
+    parser.add_argument('--smoke', action='store_true', help='one small tissue, nothing kept')
+    parser.add_argument('--only', choices=QUESTIONS, help='one question')
+    parser.add_argument('--results', type=Path, default=None, help='folder to append results to')
+    options = parser.parse_args()
+    asked = [options.only] if options.only else QUESTIONS
+    records: list[Record] = []
+    if 'linking' in asked:
+        records += run_cases('linking', make_cases(options.smoke), smoke=options.smoke)
+        for record in records:
+            print(describe(record), flush=True)
+    if 'linking_accuracy' in asked:
+        records += measure_all(options.smoke)
+    folder = options.results or (None if options.smoke else RESULTS)
+    if folder is not None:
+        append_records(records, folder)
 
 
 if __name__ == '__main__':

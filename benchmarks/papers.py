@@ -31,6 +31,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from matplotlib.figure import Figure
 
 from benchmarks import slice_latency
 from benchmarks.cell_propagation import simulate_maps, split
@@ -51,6 +52,7 @@ from sxt_jax.io import read_volume, write_volume
 from sxt_jax.models import ResUNet, UNet3D
 from sxt_jax.pipelines.segment_volume import Options, probability_path, segment_file
 from sxt_jax.pipelines.segmenter import Segmenter
+from sxt_jax.plots.figures import GRAY, colour, new_figure
 from sxt_jax.propagation import Recipe
 
 QUESTION = 'papers'
@@ -331,28 +333,58 @@ def measured(records: Iterable[Record]) -> Iterator[tuple[Published, Record, flo
             yield TRACKING, r, seconds
 
 
+def newest_measured(records: Sequence[Record]) -> list[tuple[Published, Record, float]]:
+    """The newest of every row on each device, rows in order, see `measured`."""
+    newest = {
+        (row.name, *_device_key(record)): (row, record, seconds)
+        for row, record, seconds in measured(records)
+    }
+    order = {row.name: i for i, row in enumerate(ROWS)}
+    return [newest[key] for key in sorted(newest, key=lambda key: (order[key[0]], *key[1:]))]
+
+
+def _device_key(record: Record) -> tuple[str, str, str]:
+    return record['platform'], record['device'], str(record['n_cores'])
+
+
 def table_rows(records: Sequence[Record]) -> list[tuple[str, ...]]:
     """Heads and rows: what a paper timed, and the newest of ours on each device."""
-    newest: dict[tuple[str, ...], tuple[Published, Record, float]] = {}
-    for row, record, seconds in measured(records):
-        newest[row.name, record['platform'], record['device'], str(record['n_cores'])] = (
-            row, record, seconds,
-        )  # fmt: skip
     heads = ('what', 'paper', 'its hardware', 'device', 'type', 'measured', 'in', 'range',
              'for the whole', 'times faster')  # fmt: skip
-    order = {row.name: i for i, row in enumerate(ROWS)}
-    ordered = sorted(newest.items(), key=lambda item: (order[item[0][0]], item[0][1:]))
-    return [heads, *(_row(*found) for _, found in ordered)]
+    return [heads, *(_row(*found) for found in newest_measured(records))]
+
+
+def figure(records: Sequence[Record]) -> Figure:
+    """Seconds of the papers, and ours for the whole by device, on a logarithmic axis."""
+    found = newest_measured(records)
+    names = [row.name for row in ROWS]
+    drawn = new_figure(7.2, 0.4 * len(names) + 1)
+    axes = drawn.subplots()
+    for place, row in enumerate(ROWS):
+        label = 'paper' if place == 0 else None
+        axes.plot(row.seconds, [place] * 2, 'o-', color=GRAY, lw=3, ms=7, label=label)
+    for i, device in enumerate(dict.fromkeys(_device_name(record) for _, record, _ in found)):
+        ours = [(s, names.index(row.name)) for row, r, s in found if _device_name(r) == device]
+        axes.plot(*zip(*ours, strict=True), 'D', color=colour(i), ms=6, label=f'here, {device}')
+    axes.set(xscale='log', xlabel='seconds', yticks=range(len(names)), yticklabels=names)
+    axes.invert_yaxis()
+    axes.grid(axis='x', lw=0.4)
+    drawn.legend(loc='outside lower center', ncols=3, frameon=False, fontsize=8)
+    return drawn
+
+
+def _device_name(record: Record) -> str:
+    cores = f'{record["n_cores"]} CPU cores'
+    return cores if record['platform'] == 'cpu' else record['device']
 
 
 def _row(row: Published, record: Record, seconds: float) -> tuple[str, ...]:
-    device = record['device'] if record['platform'] != 'cpu' else f'{record["n_cores"]} CPU cores'
     paper = ' – '.join(dict.fromkeys(map(duration, row.seconds)))
     return (
         row.name,
         paper,
         row.hardware,
-        device,
+        _device_name(record),
         record['dtype'],
         '×'.join(map(str, record['shape'])),
         duration(record['run_s']),
