@@ -24,12 +24,16 @@ _DEBUG = flags.DEFINE_boolean('debug', False, 'Show the traceback of errors.')
 _REQUIRE_ACCELERATOR = flags.DEFINE_boolean(
     'require_accelerator', False, 'Fail rather than compute on the CPU.'
 )
+_COORDINATOR, _NUMBER, _PROCESS = 'coordinator_address', 'num_processes', 'process_id'
 EXIT_BAD_INPUT = InputError.exit_status
 EXIT_INTERRUPTED = 130
 
 
 def run_main(
-    main: Callable[[Sequence[str]], int | None], *, default_config: str | None = None
+    main: Callable[[Sequence[str]], int | None],
+    *,
+    default_config: str | None = None,
+    several_processes: bool = False,
 ) -> None:
     """Run `main(argv)` with parsed flags; its return value is the exit status (None: 0).
 
@@ -39,28 +43,82 @@ def run_main(
     `InputError` and misspelt flags become one line on stderr and status 2, an interruption (also
     of a training run, which saves first) one line and status 130; with `--debug` the traceback is
     shown as well.
+
+    With `several_processes` there are flags by which the script is one process of several, which
+    end together: one that fails tells the others.
     """
 
     def guarded(argv: Sequence[str]) -> None:
         signal.signal(signal.SIGTERM, _terminate)
         sys.unraisablehook = _interrupt_again
+        job = None
         try:
             if len(argv) > 1:
                 raise InputError('command line', f'stray argument {argv[1]!r}', '--flag=value')
+            job = _join_job() if several_processes else None
             _set_up()
-            sys.exit(main(argv))
+            status = main(argv)
+            if job is not None:
+                job.finish()
+            sys.exit(status)
         except (InputError, KeyboardInterrupt, OSError) as error:
             signal.signal(signal.SIGTERM, signal.SIG_IGN)  # it ends by itself now
             if _DEBUG.value:
                 traceback.print_exc()
             if isinstance(error, OSError):
                 error = InputError(error.filename or 'system', str(error.strerror or error))
-            print(f'error: {error}' if str(error) else 'interrupted', file=sys.stderr)
-            sys.exit(getattr(error, 'exit_status', EXIT_INTERRUPTED))
+            message = f'error: {error}' if str(error) else 'interrupted'
+            status = getattr(error, 'exit_status', EXIT_INTERRUPTED)
+            if job is not None:
+                job.fail(message, status)
+            print(message, file=sys.stderr)
+            sys.exit(status)
+        except Exception as error:
+            if job is None:
+                raise
+            traceback.print_exc()
+            job.fail(f'error: {error!r}', 1)
 
+    if several_processes:
+        _define_process_flags()
     if default_config and not any(re.match(r'--?config(=|$)', arg) for arg in sys.argv):
         sys.argv.insert(1, f'--config={default_config}')
     app.run(guarded, flags_parser=_parse_flags)
+
+
+def _define_process_flags() -> None:
+    flags.DEFINE_boolean('multiprocess', False, 'One of several processes, told by SLURM, MPI, ….')
+    flags.DEFINE_string(_COORDINATOR, None, 'Likewise, told here: HOST:PORT of process 0.')
+    flags.DEFINE_integer(_NUMBER, None, 'How many processes there are.', lower_bound=1)
+    flags.DEFINE_integer(_PROCESS, None, 'Which one this is, from 0.', lower_bound=0)
+    flags.DEFINE_integer(
+        'heartbeat_timeout_s', 100, 'A process that is silent for so long is dead.', lower_bound=1
+    )
+
+
+def _join_job() -> Any:
+    """This process's tie to the others of its job (`core.job.Job`); None: it is by itself.
+
+    Raises:
+      InputError: what the flags tell of the processes is not all.
+    """
+    told = {name: flags.FLAGS[name].value for name in (_COORDINATOR, _NUMBER, _PROCESS)}
+    given = [f'--{name}' for name, value in told.items() if value is not None]
+    if not given and not flags.FLAGS['multiprocess'].value:
+        return None
+    if given and len(given) < len(told) and not flags.FLAGS['multiprocess'].value:
+        expected = f'all of {", ".join(f"--{name}" for name in told)}; or --multiprocess'
+        raise InputError('command line', f'{" and ".join(given)} alone', expected)
+    from sxt_jax.core.job import join_job
+
+    return join_job(heartbeat_timeout_s=flags.FLAGS['heartbeat_timeout_s'].value, **told)
+
+
+def is_first_process() -> bool:
+    """Whether this is the process that prints: the first of several, or the only one."""
+    from sxt_jax.core.processes import everyone
+
+    return everyone().is_first
 
 
 def _terminate(number: int, frame: Any) -> None:
@@ -134,10 +192,14 @@ def _set_up() -> None:
         jax.config.update('jax_compilation_cache_dir', str(cache))
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))  # a data set is a few files a volume
-    logging.set_verbosity(logging.INFO)
+    from sxt_jax.core.processes import everyone
+
+    team = everyone()
+    logging.set_verbosity(logging.INFO if team.is_first else logging.ERROR)
     handler = logging.get_absl_handler()
     handler.python_handler.stream = _AboveBars()
-    handler.setFormatter(python_logging.Formatter('%(asctime)s %(message)s', '%H:%M:%S'))
+    whose = '' if team.is_first else f'process {team.index}: '
+    handler.setFormatter(python_logging.Formatter(f'%(asctime)s {whose}%(message)s', '%H:%M:%S'))
     handler.addFilter(_is_told)
     if _REQUIRE_ACCELERATOR.value:
         from sxt_jax.core.devices import require_accelerator

@@ -19,7 +19,7 @@ from collections.abc import Sequence
 
 from absl import flags
 
-from launch.common import EXIT_BAD_INPUT, log_devices, run_main
+from launch.common import EXIT_BAD_INPUT, is_first_process, log_devices, run_main
 from sxt_jax.core.errors import InputError
 
 _CHECKPOINT = flags.DEFINE_string('checkpoint', None, 'Workdir of a training run; or A,B,C.')
@@ -67,7 +67,7 @@ def main(argv: Sequence[str]) -> int:
         cell_radius=_RADIUS.value,
     )
     outcomes = segment_files(_CHECKPOINT.value, _INPUT.value, _OUTPUT.value, options=options)
-    for outcome in outcomes:
+    for outcome in outcomes if is_first_process() else ():
         if outcome.error:
             print(f'error: {outcome.error}', file=sys.stderr)
         else:
@@ -76,4 +76,4 @@ def main(argv: Sequence[str]) -> int:
 
 
 if __name__ == '__main__':
-    run_main(main)
+    run_main(main, several_processes=True)

@@ -81,9 +81,9 @@ def compute_dtype(name: str) -> Any:
 def describe_devices() -> str:
     """One line for the log, e.g. `8 × NVIDIA H100 (gpu), JAX 0.10.2`."""
     devices = jax.devices()
-    return (
-        f'{len(devices)} × {devices[0].device_kind} ({devices[0].platform}), JAX {jax.__version__}'
-    )
+    kind, n_processes = f'{devices[0].device_kind} ({devices[0].platform})', jax.process_count()
+    where = f' in {n_processes} processes' if n_processes > 1 else ''
+    return f'{len(devices)} × {kind}{where}, JAX {jax.__version__}'
 
 
 def require_accelerator() -> None:

@@ -1,4 +1,7 @@
-"""Progress bars on stderr: live on a terminal, a line now and then in a log file."""
+"""Progress bars on stderr: live on a terminal, a line now and then in a log file.
+
+Of several processes the first one draws them.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +11,8 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 from tqdm import tqdm
+
+from sxt_jax.core.processes import everyone
 
 _LOG_PERIOD_S = 30.0
 
@@ -28,6 +33,8 @@ def progress_bar(
         # A batch job's log: bars drawn ten times a second would be megabytes of it.
         options = {**options, 'mininterval': _LOG_PERIOD_S, 'maxinterval': _LOG_PERIOD_S}
         options['disable'] = options.get('disable') or inner
+    if not everyone().is_first:
+        options['disable'] = True
     return tqdm(iterable, **options)
 
 

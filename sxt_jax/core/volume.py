@@ -112,8 +112,17 @@ def relative_sides(voxel_size_nm: VoxelSize | None) -> tuple[float, ...] | None:
 
 def slabs(data: ArrayLike, *, max_bytes: int = SLAB_BYTES) -> Iterator[np.ndarray]:
     """Consecutive z-slabs of a volume, each at most `max_bytes` as float64 (one slice at least)."""
+    for rows in slab_rows(data, max_bytes=max_bytes):
+        yield read_rows(data, rows)
+
+
+def slab_rows(data: ArrayLike, *, max_bytes: int = SLAB_BYTES) -> list[slice]:
+    """Which slices make the slabs of `slabs`."""
     slice_bytes = 8 * int(np.prod(data.shape[1:]))
     depth = max(1, max_bytes // max(1, slice_bytes))
-    for z in range(0, data.shape[0], depth):
-        index = (slice(z, min(z + depth, data.shape[0])), *(slice(None),) * (len(data.shape) - 1))
-        yield np.asarray(data[index])
+    return [slice(z, min(z + depth, data.shape[0])) for z in range(0, data.shape[0], depth)]
+
+
+def read_rows(data: ArrayLike, rows: slice) -> np.ndarray:
+    """Whole slices of a volume."""
+    return np.asarray(data[(rows, *(slice(None),) * (len(data.shape) - 1))])

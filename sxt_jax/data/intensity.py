@@ -22,7 +22,8 @@ from typing import Any
 import numpy as np
 
 from sxt_jax.core.errors import InputError
-from sxt_jax.core.volume import ArrayLike, slabs
+from sxt_jax.core.processes import ALONE, Team
+from sxt_jax.core.volume import ArrayLike, read_rows, slab_rows, slabs
 
 KINDS = ('none', 'unit', 'reference', 'standard', 'slice', 'percentile')
 _PERCENTILES = (2.0, 98.0)
@@ -108,26 +109,34 @@ class Intensity:
         return cls(fields['kind'], mean, std, fields.get('clip', False), (low, high))
 
 
-def measure_statistics(data: ArrayLike, *, name: str = 'image') -> Statistics:
+def measure_statistics(data: ArrayLike, *, name: str = 'image', team: Team = ALONE) -> Statistics:
     """Minimum, maximum, mean and SD per channel, reading the volume slab by slab.
 
     Args:
       data: [z, y, x] or [z, y, x, c], in memory or lazily read.
       name: what to call it in an error.
+      team: processes that read a share of the slabs each; the result is the same, to the bit.
 
     Raises:
       InputError: NaN or infinite voxels, or a constant image.
     """
-    low: Any = np.inf
-    high: Any = -np.inf
-    count, mean, moment = 0, 0.0, 0.0
-    for slab in slabs(data):
+
+    def measure(rows: slice) -> list[Any]:
+        slab = read_rows(data, rows)
         values = slab.reshape(-1, slab.shape[3] if slab.ndim == 4 else 1).astype(np.float64)
         _check_finite(values, name)
-        low, high = np.minimum(low, values.min(0)), np.maximum(high, values.max(0))
+        found = values.min(0), values.max(0), values.mean(0), values.var(0)
+        return [len(values), *(numbers.tolist() for numbers in found)]
+
+    low: Any = np.inf
+    high: Any = -np.inf
+    count, mean, moment = 0, np.zeros(()), np.zeros(())
+    for n, *numbers in team.share(measure, slab_rows(data)):
+        least, most, slab_mean, slab_variance = map(np.asarray, numbers)
+        low, high = np.minimum(low, least), np.maximum(high, most)
         # Chan's pairwise update: no cancellation between large sums.
-        n, delta = len(values), values.mean(0) - mean
-        moment = moment + values.var(0) * n + delta**2 * count * n / (count + n)
+        delta = slab_mean - mean
+        moment = moment + slab_variance * n + delta**2 * count * n / (count + n)
         mean, count = mean + delta * n / (count + n), count + n
     if np.any(high <= low):
         raise InputError(
@@ -162,17 +171,25 @@ def fit_intensity(
     return Intensity(kind, tuple(mean.tolist()), tuple(std.tolist()), clip)
 
 
-def measure_affine(intensity: Intensity, data: ArrayLike, *, name: str = 'image') -> Affine:
+def measure_affine(
+    intensity: Intensity, data: ArrayLike, *, name: str = 'image', team: Team = ALONE
+) -> Affine:
     """The affine map that normalises this volume; a slice without contrast becomes 0 by 'slice'.
+
+    Args:
+      intensity: the normalisation.
+      data: [z, y, x] or [z, y, x, c], in memory or lazily read.
+      name: what to call it in an error.
+      team: processes that read a share of it each.
 
     Raises:
       InputError: NaN or infinite voxels, a constant image, or another number of channels than
         the normalisation was fitted to.
     """
     if intensity.kind == 'slice':
-        mean, std = _slice_moments(data, name)
+        mean, std = _slice_moments(data, name, team)
         return Affine(mean, 1 / np.where(std > 0, std, 1), intensity.clip)
-    statistics = measure_statistics(data, name=name)
+    statistics = measure_statistics(data, name=name, team=team)
     shift, scale = _shift_and_scale(intensity, statistics, data, name)
     return Affine(shift, scale, intensity.clip)
 
@@ -198,16 +215,18 @@ def _shift_and_scale(
     return statistics.mean - np.asarray(intensity.mean) / scale, scale
 
 
-def _slice_moments(data: ArrayLike, name: str) -> tuple[np.ndarray, np.ndarray]:
+def _slice_moments(data: ArrayLike, name: str, team: Team) -> tuple[np.ndarray, np.ndarray]:
     """Mean and SD of each slice and channel, [z, c]."""
-    means, deviations = [], []
-    for slab in slabs(data):
+
+    def measure(rows: slice) -> list[Any]:
+        slab = read_rows(data, rows)
         values = slab.reshape(len(slab), -1, slab.shape[3] if slab.ndim == 4 else 1)
         values = values.astype(np.float64)
         _check_finite(values, name)
-        means.append(values.mean(1))
-        deviations.append(values.std(1))
-    mean, std = np.concatenate(means), np.concatenate(deviations)
+        return [values.mean(1).tolist(), values.std(1).tolist()]
+
+    found = team.share(measure, slab_rows(data))
+    mean, std = (np.concatenate([np.asarray(part[i]) for part in found]) for i in (0, 1))
     if not std.any(axis=0).all():
         raise InputError(name, 'a constant image (no slice has any contrast)', 'contrast')
     return mean, std

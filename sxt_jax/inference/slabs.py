@@ -63,6 +63,15 @@ class SlabPlan:
         z_start, z_stop = self.z_range(index)
         return z_start, self.z_range(index + 1)[0] if index + 1 < self.n_slabs else z_stop
 
+    def needed_for(self, start: int, stop: int) -> range:
+        """The slabs whose tiles touch slices `start` to `stop`, the first of which may be 0."""
+        touching = [
+            i
+            for i in range(self.n_slabs)
+            if self.z_range(i)[1] > start and self.z_range(i)[0] < stop
+        ]
+        return range(touching[0], touching[-1] + 1)
+
 
 def make_plan(grid: TileGrid, batch_size: int) -> SlabPlan:
     """The plan whose slabs hold the fewest rows that fill a batch."""
@@ -97,12 +106,13 @@ def _read_rows(image: Any, start: int, stop: int, held: Held | None) -> np.ndarr
     return np.concatenate([kept, new])
 
 
-def read_slabs(image: Any, plan: SlabPlan) -> Iterator[np.ndarray]:
+def read_slabs(image: Any, plan: SlabPlan, slabs: range | None = None) -> Iterator[np.ndarray]:
     """The slabs of an image in order, each slice read once.
 
     Args:
       image: [z, y, x] or [z, y, x, c], numpy or any `core.volume.ArrayLike`.
-      plan: which slabs.
+      plan: how it is cut into slabs.
+      slabs: which of them; None: all.
     Yields:
       [*plan.shape, c] in the image's type (at most 32 bits); zero outside the padded volume.
     """
@@ -110,7 +120,7 @@ def read_slabs(image: Any, plan: SlabPlan) -> Iterator[np.ndarray]:
         mirror_indices(n, p) for n, p in zip(plan.grid.shape, plan.grid.padding, strict=True)
     ]
     held: Held | None = None
-    for i in range(plan.n_slabs):
+    for i in slabs or range(plan.n_slabs):
         z = indices[0][slice(*plan.z_range(i))]
         start = int(z.min())
         rows = _read_rows(image, start, int(z.max()) + 1, held)

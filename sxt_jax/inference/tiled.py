@@ -58,6 +58,7 @@ class _Job:
     blend: Blend
     device_mesh: Mesh
     finish: Finish | None
+    slices: tuple[int, int]  # that are wanted
     chosen: np.ndarray | None = None  # [n_z, n_y, n_x] tiles that the network runs on; None: all
     otherwise: Any = None  # in its place on the others
 
@@ -210,8 +211,11 @@ def _run(
     plan = job.plan
     finish = jax.jit(job.finish) if job.finish else lambda heads: heads
     n_slices = plan.grid.shape[0]
+    # What is summed up for slices that are not wanted lacks tiles, and is dropped. The others get
+    # their tiles in the order, and in the batches, in which the whole volume would give them.
+    slabs = plan.needed_for(*job.slices)
     sums = make_sums(channels, shape=plan.shape, device_mesh=job.device_mesh)
-    for i, rows in enumerate(work_ahead(read_slabs(image, plan))):
+    for i, rows in zip(slabs, work_ahead(read_slabs(image, plan, slabs)), strict=True):
         slab = jax.device_put(rows, replicated(job.device_mesh))
         tiles, others = _slab_tiles(job, i)
         sums, batch_size = _add_slab(job, job.network, sums, slab, tiles, batch_size)
@@ -230,12 +234,15 @@ def _run(
             start += step
 
 
-def _to_host(results: Iterator[tuple[int, int, Heads]], plan: SlabPlan) -> Iterator[Slab]:
+def _to_host(results: Iterator[tuple[int, int, Heads]], job: _Job) -> Iterator[Slab]:
+    plan = job.plan
     _, y, x = plan.grid.shape
     try:
-        for start, stop, heads in results:
-            on_host = {name: np.asarray(h)[: stop - start, :y, :x] for name, h in heads.items()}
-            yield Slab(start, stop, on_host)
+        for z, z_end, heads in results:
+            start, stop = max(z, job.slices[0]), min(z_end, job.slices[1])
+            if start < stop:
+                rows = slice(start - z, stop - z)
+                yield Slab(start, stop, {n: np.asarray(h)[rows, :y, :x] for n, h in heads.items()})
     except jax.errors.JaxRuntimeError as error:
         if not is_out_of_memory(error):
             raise
@@ -257,6 +264,7 @@ def predict_slabs(
     device_mesh: Mesh | None = None,
     finish: Finish | None = None,
     selection: Selection | None = None,
+    slices: tuple[int, int] | None = None,
 ) -> Iterator[Slab]:
     """Predict a volume slab by slab, in memory that does not grow with its depth.
 
@@ -283,11 +291,13 @@ def predict_slabs(
       finish: what to make of blended heads [z, y, x, k] on the device, slice by slice, before they
         go to the host, e.g. `keep_classes`.
       selection: on which tiles the network runs, and what answers for the others; None: on all.
+      slices: first and one past the last slice that is wanted; None: all. They are, bit for bit, as
+        in the prediction of all by as many devices; tiles that touch none of them cost nothing.
     Returns:
       Slabs in order of z, without gaps or overlaps.
     Raises:
-      InputError: an image that is no volume, a tile, overlap or margin that does not go together or
-        with the network, a single tile that does not fit the device memory.
+      InputError: an image that is no volume, slices that it has not, a tile, overlap or margin that
+        does not go together or with the network, a single tile that does not fit the device memory.
     """
     tile, overlap, margin = (
         _triple(name, size)
@@ -296,6 +306,9 @@ def predict_slabs(
     _check_options(image, apply_fn, tile=tile, blend=blend, batch_size=batch_size)
     align = side_multiple(apply_fn) if align is None else _triple('align', align)
     grid = make_grid(image.shape[:3], tile=tile, overlap=overlap, align=align)
+    slices = slices or (0, image.shape[0])
+    if not 0 <= slices[0] < slices[1] <= image.shape[0]:
+        raise InputError('slices', f'{slices}', f'some of the {image.shape[0]} of the image')
     _check_margin(margin, overlap, grid.starts)
     n_channels = image.shape[3] if len(image.shape) == 4 else 1
     channels = _head_channels(apply_fn, variables, tile, n_channels)
@@ -323,8 +336,10 @@ def predict_slabs(
     batch_size = -(-batch_size // device_mesh.size) * device_mesh.size
     windows = grid_windows(grid, blend=blend, margin=margin)
     plan = make_plan(grid, batch_size)
-    job = _Job(network, variables, plan, windows, blend, device_mesh, finish, chosen, otherwise)
-    return _to_host(work_ahead(_run(job, image, channels, batch_size)), job.plan)
+    job = _Job(
+        network, variables, plan, windows, blend, device_mesh, finish, slices, chosen, otherwise
+    )
+    return _to_host(work_ahead(_run(job, image, channels, batch_size)), job)
 
 
 def predict_volume(

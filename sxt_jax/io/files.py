@@ -17,10 +17,12 @@ import numpy as np
 from sxt_jax.core.atomic import TEMPORARY_MARK, atomic_path
 from sxt_jax.core.box import Box
 from sxt_jax.core.errors import InputError
+from sxt_jax.core.processes import ALONE, Team
 from sxt_jax.core.volume import Volume, VoxelSize, slabs
 from sxt_jax.io import amira, hdf5, mrc, npy, nrrd, tiff, tiff_writer, zarr
 from sxt_jax.io.layout import Layout, storable_dtype
 from sxt_jax.io.lazy import LazyArray
+from sxt_jax.io.shared import open_shared_zarr
 from sxt_jax.io.writer import VolumeWriter
 
 DATASET_MARK = '::'
@@ -285,15 +287,17 @@ def open_writer(
     dataset: str | None = None,
     compression: bool = True,
     version: Literal['0.4', '0.5'] = '0.5',
+    team: Team = ALONE,
 ) -> Iterator[VolumeWriter]:
     """Write a volume slab by slab; it appears at `path` once all slices are written.
 
     Args:
       shape: [z, y, x] or [z, y, x, c], as `axes` says.
       dtype: dtype of the voxels; the file's may be wider (see `write_volume`).
+      team: the processes that write it together, all of which call this; OME-Zarr only.
 
     Yields:
-      An object whose `write(z_start, slab)` takes consecutive slabs.
+      An object whose `write(z_start, slab)` takes consecutive slabs, of the slices `slices`.
 
     Raises:
       InputError: as `write_volume`. Nothing is left behind then, nor on any other exception.
@@ -313,6 +317,12 @@ def open_writer(
         path, tuple(int(n) for n in shape), storable_dtype(np.dtype(dtype), found.dtypes, path),
         axes, voxel_size_nm, class_names, dataset, compression, version,
     )  # fmt: skip
+    if team.size > 1:
+        if path.suffix.lower() not in zarr.SUFFIXES:
+            raise InputError(path, f'{found.name} files have one writer', '.zarr, or one process')
+        with _disk_errors(), open_shared_zarr(layout, team) as writer:
+            yield writer
+        return
     with atomic_path(path) as temporary, _disk_errors(), found.create(temporary, layout) as to:
         writer = VolumeWriter(layout, to, slab_depth=found.slab_depth)
         yield writer

@@ -14,14 +14,23 @@ class VolumeWriter:
     """Takes consecutive z-slabs of a volume; made by `open_writer`.
 
     At most one chunk of slices is held back, so memory does not grow with the volume.
+
+    Attributes:
+      slices: the first and one past the last slice that it takes: all, or this process's share.
     """
 
     def __init__(
-        self, layout: Layout, append: Callable[[np.ndarray], None], *, slab_depth: int
+        self,
+        layout: Layout,
+        append: Callable[[np.ndarray], None],
+        *,
+        slab_depth: int,
+        slices: tuple[int, int] | None = None,
     ) -> None:
         self._layout, self._append, self._depth = layout, append, slab_depth
+        self.slices = slices or (0, layout.shape[0])
         self._held: list[np.ndarray] = []
-        self._n_held = self._n_written = 0
+        self._n_held, self._n_written = 0, self.slices[0]
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -29,7 +38,7 @@ class VolumeWriter:
 
     @property
     def n_slices(self) -> int:
-        """Number of slices taken so far: the next slab starts here."""
+        """One past the last slice taken so far: the next slab starts here."""
         return self._n_written + self._n_held
 
     def write(self, z_start: int, slab: np.ndarray) -> None:
@@ -46,7 +55,7 @@ class VolumeWriter:
         slab = np.asarray(slab)
         if z_start != self.n_slices:
             raise ValueError(f'slab at slice {z_start}, expected {self.n_slices}')
-        fits = z_start + len(slab) <= self.shape[0] if slab.ndim else False
+        fits = z_start + len(slab) <= self.slices[1] if slab.ndim else False
         if slab.ndim != len(self.shape) or slab.shape[1:] != self.shape[1:] or not fits:
             raise ValueError(f'slab of shape {slab.shape} at {z_start} of a volume {self.shape}')
         if slab.dtype.kind not in 'biuf':
@@ -62,8 +71,8 @@ class VolumeWriter:
         Raises:
           ValueError: slices are missing.
         """
-        if self.n_slices != self.shape[0]:
-            raise ValueError(f'{self.n_slices} of {self.shape[0]} slices were written')
+        if self.n_slices != self.slices[1]:
+            raise ValueError(f'{self.n_slices} of {self.slices[1]} slices were written')
         if self._n_held:
             self._flush(self._n_held)
 

@@ -11,6 +11,7 @@ import contextlib
 import functools
 import itertools
 import json
+import math
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -235,29 +236,68 @@ def create_zarr(path: Path, layout: Layout) -> Iterator[Callable[[np.ndarray], N
     Raises:
       InputError: the data set is another path.
     """
-    axes = 'czyx' if 'c' in layout.axes else 'zyx'
-    group = path
-    if layout.dataset:
-        parts = layout.dataset.strip('/').split('/')
-        if len(parts) != 2 or parts[0] != 'labels':
-            raise InputError(layout.path, f'data set {layout.dataset!r}', "'labels/<name>'")
-        group = path / 'labels' / parts[1]
+    begin_zarr(path, layout)
+    yield append_to_zarr(path, layout)
+    finish_zarr(path, layout)
+
+
+def begin_zarr(path: Path, layout: Layout) -> None:
+    """Groups and an array without chunks; see `create_zarr`."""
+    group = _image_group(path, layout)
+    if group != path:
         _write_group(path, {}, layout)
-        _write_group(path / 'labels', {'labels': [parts[1]]}, layout)
-    _write_group(group, _image_attributes(layout, axes), layout)
-    shape = tuple(layout.shape['zyxc'.index(a)] for a in axes)
-    chunk = tuple(min(_CHUNK[a], n) for a, n in zip(axes, shape, strict=True))
-    array = _create_array(group / '0', layout, axes, shape, chunk)
-    start = 0
+        _write_group(path / 'labels', {'labels': [group.name]}, layout)
+    _write_group(group, _image_attributes(layout, _stored_axes(layout)), layout)
+    _write_array(group / '0', layout, create=True)
+
+
+def append_to_zarr(
+    path: Path, layout: Layout, *, z_start: int = 0, synced: bool = False
+) -> Callable[[np.ndarray], None]:
+    """A function that writes consecutive slabs of whole chunks, as others may write others.
+
+    Args:
+      path: what `begin_zarr` has made.
+      layout: of it.
+      z_start: where the first slab begins, a multiple of `SLAB_DEPTH`.
+      synced: whether what is written is flushed to the disk, chunk by chunk.
+    """
+    array = _write_array(_image_group(path, layout) / '0', layout, create=False, synced=synced)
 
     def append(slab: np.ndarray) -> None:
-        nonlocal start
-        values = slab if axes == 'zyx' else np.moveaxis(slab, 3, 0)
-        _write_chunks(array, values, start, chunk)
-        start += len(slab)
+        nonlocal z_start
+        values = slab if len(layout.shape) == 3 else np.moveaxis(slab, 3, 0)
+        _write_chunks(array, values, z_start, _chunk_shape(layout))
+        z_start += len(slab)
 
-    yield append
-    _write_chunk_number(group / '0', layout)
+    return append
+
+
+def finish_zarr(path: Path, layout: Layout) -> None:
+    """Tell in the attributes how many chunks there must be, once all are written."""
+    _write_chunk_number(_image_group(path, layout) / '0', layout)
+
+
+def _image_group(path: Path, layout: Layout) -> Path:
+    if not layout.dataset:
+        return path
+    parts = layout.dataset.strip('/').split('/')
+    if len(parts) != 2 or parts[0] != 'labels':
+        raise InputError(layout.path, f'data set {layout.dataset!r}', "'labels/<name>'")
+    return path / 'labels' / parts[1]
+
+
+def _stored_axes(layout: Layout) -> str:
+    return 'czyx' if 'c' in layout.axes else 'zyx'
+
+
+def _stored_shape(layout: Layout) -> tuple[int, ...]:
+    return tuple(layout.shape['zyxc'.index(a)] for a in _stored_axes(layout))
+
+
+def _chunk_shape(layout: Layout) -> tuple[int, ...]:
+    sides = zip(_stored_axes(layout), _stored_shape(layout), strict=True)
+    return tuple(min(_CHUNK[a], n) for a, n in sides)
 
 
 def _write_chunks(array: Any, values: np.ndarray, z_start: int, chunk: tuple[int, ...]) -> None:
@@ -315,13 +355,14 @@ def _image_attributes(layout: Layout, axes: str) -> dict[str, Any]:
     return attributes
 
 
-def _create_array(
-    path: Path, layout: Layout, axes: str, shape: tuple[int, ...], chunk: tuple[int, ...]
-) -> Any:
+def _write_array(path: Path, layout: Layout, *, create: bool, synced: bool = False) -> Any:
+    """The array of a layout to be written: a new one, or one that is there."""
+    axes, shape, chunk = _stored_axes(layout), _stored_shape(layout), _chunk_shape(layout)
     spec: dict[str, Any] = {
         'kvstore': {'driver': 'file', 'path': f'{path.resolve()}/'},
         'store_data_equal_to_fill_value': True,
-        'context': {'file_io_sync': False},  # the finished folder is flushed as a whole
+        # The finished folder of one writer is flushed as a whole.
+        'context': {'file_io_sync': synced},
     }
     if layout.version == '0.5':
         codecs: list[Any] = [{'name': 'bytes', 'configuration': {'endian': 'little'}}]
@@ -348,11 +389,12 @@ def _create_array(
                 'dimension_separator': '/',
             },
         }
-    return ts.open(spec, create=True, open=False).result()
+    return ts.open(spec, create=create, open=not create).result()
 
 
 def _write_chunk_number(array_path: Path, layout: Layout) -> None:
-    attributes = {'sxt_jax': {'n_chunks': _count_chunks(array_path)}}
+    sides = zip(_stored_shape(layout), _chunk_shape(layout), strict=True)
+    attributes = {'sxt_jax': {'n_chunks': math.prod(-(-n // c) for n, c in sides)}}
     if layout.version == '0.5':
         document = json.loads((array_path / 'zarr.json').read_text())
         document['attributes'] = {**document.get('attributes', {}), **attributes}

@@ -17,6 +17,7 @@ from sxt_jax.data.classes import Classes
 from sxt_jax.inference import Finish, add_classes
 from sxt_jax.inference.cell_maps import STEPS, finish_cell_maps
 from sxt_jax.pipelines.segmenter import Heads, Segmenter, predict_image
+from sxt_jax.pipelines.share import ALL, Share
 
 
 @dataclasses.dataclass(frozen=True)
@@ -89,7 +90,12 @@ def members_of(segmenter: Segmenter | Ensemble) -> tuple[Segmenter, ...]:
 
 
 def predict_classes(
-    segmenter: Segmenter | Ensemble, image: Volume, *, name: str, finish: Finish
+    segmenter: Segmenter | Ensemble,
+    image: Volume,
+    *,
+    name: str,
+    finish: Finish,
+    share: Share = ALL,
 ) -> Iterator[tuple[int, Heads]]:
     """The classes of an image, slab by slab, by one network or by the mean of several.
 
@@ -102,6 +108,7 @@ def predict_classes(
       image: with as many channels as they take.
       name: what to call it in errors.
       finish: `keep_classes`, or `add_classes` for the probabilities as well.
+      share: what this process does.
 
     Yields:
       First slice and finished heads of consecutive slabs of the image's own grid, as of
@@ -112,16 +119,17 @@ def predict_classes(
     """
     members = members_of(segmenter)
     if len(members) == 1:
-        yield from predict_image(members[0], image, name=name, finish=finish)
+        yield from predict_image(members[0], image, name=name, finish=finish, share=share)
         return
-    heads = [predict_image(m, image, name=name, finish=add_classes) for m in members]
+    heads = [predict_image(m, image, name=name, finish=add_classes, share=share) for m in members]
+    start = share.slices[0] if share.slices else 0
     for z, slabs in in_step([(found['probs'] for _, found in stream) for stream in heads]):
         # In float64 sums of a few float32 are exact: neither order nor repetition matters.
         total = slabs[0].astype(np.float64)
         for slab in slabs[1:]:
             total += slab
         mean = (total / len(slabs)).astype(np.float32)
-        yield z, jax.device_get(_finish(mean, finish, of_maps=segmenter.classes is FOUND))
+        yield start + z, jax.device_get(_finish(mean, finish, of_maps=segmenter.classes is FOUND))
 
 
 def _finish(scores: np.ndarray, finish: Finish, *, of_maps: bool) -> dict[str, jax.Array]:
@@ -140,7 +148,7 @@ def in_step(
       streams: of slabs [z, …] each, consecutive, and together of the same slices.
 
     Yields:
-      First slice, and the same slices of each stream.
+      First slice, counted from theirs, and the same slices of each stream.
     """
     nothing, z = np.zeros(0), 0
     slabs = [next(stream, nothing) for stream in streams]

@@ -12,6 +12,7 @@ from absl import logging
 
 from sxt_jax.core.atomic import check_writable, remove_abandoned
 from sxt_jax.core.errors import InputError
+from sxt_jax.core.processes import ALONE, Team, everyone
 from sxt_jax.core.progress import progress_bar
 from sxt_jax.core.volume import Volume
 from sxt_jax.data.classes import Classes
@@ -36,6 +37,8 @@ from sxt_jax.pipelines.ensemble import (
 from sxt_jax.pipelines.retile import retile
 from sxt_jax.pipelines.segment_instances import write_instances
 from sxt_jax.pipelines.segmenter import Segmenter, load_segmenter
+from sxt_jax.pipelines.several_processes import check_shareable, is_done_together
+from sxt_jax.pipelines.share import Share
 
 _WITH_CHANNELS = ('.tif', '.tiff', '.h5', '.hdf5', '.npy', '.zarr')
 _WITHOUT_NAMES = 'MRC'  # the one format that keeps no names of classes
@@ -106,6 +109,9 @@ def segment_files(
 ) -> list[Outcome]:
     """Segment a tomogram, or every tomogram of a folder.
 
+    Where this is one of several processes, all of which call it, they share the work out: files, or
+    the slices of each (`several_processes.is_done_together`). Each takes its own devices.
+
     Args:
       checkpoint: workdir of a training run, or a folder of one checkpoint; several as 'A,B,C':
         their probabilities are averaged.
@@ -114,7 +120,7 @@ def segment_files(
       options: what is wanted besides labels.
 
     Returns:
-      One outcome a source; a failure does not stop the others.
+      One outcome a source, in every process; a failure does not stop the others.
 
     Raises:
       InputError: no usable checkpoint, no source, options that make no sense, or results would
@@ -128,20 +134,39 @@ def segment_files(
         raise InputError(output, 'the name of a file', 'a folder for the results')
     refuse_folder_of(sources, output)
     _check_targets(sources, output, options)
+    team, targets = everyone(), [label_path(path, output) for path in sources]
+    in_pieces = not (options.instances or options.clean or options.fill)
+    together = is_done_together(sources, targets, team, in_pieces=in_pieces)
+    file_team = team if together else ALONE
     check_writable(output)
     remove_abandoned(output)
     segmenter = load_checkpoints(checkpoint, options=options)
-    outcomes = []
-    for path in progress_bar(sources, unit='file', desc='segmenting', disable=len(sources) < 2):
-        target = label_path(path, output)
-        try:
-            skipped = options.skip_existing and _is_segmented(path, target, options)
-            if not skipped:
-                segment_file(segmenter, path, target, options=options)
-            outcomes.append(Outcome(path, target, skipped=skipped))
-        except Exception as error:  # one bad file must not cost the others
-            outcomes.append(Outcome(path, target, log_failure(path, error)))
-    return outcomes
+    n_own = len(sources) if together else len(team.own(sources))
+    with progress_bar(total=n_own, unit='file', desc='segmenting', disable=n_own < 2) as bar:
+
+        def segment(path: Path) -> tuple[str, bool]:
+            found = _try(segmenter, path, label_path(path, output), options, file_team)
+            bar.update()
+            return found
+
+        shared_out = [segment(p) for p in sources] if together else team.share(segment, sources)
+    return [
+        Outcome(path, label_path(path, output), error, skipped)
+        for path, (error, skipped) in zip(sources, shared_out, strict=True)
+    ]
+
+
+def _try(
+    segmenter: Segmenter | Ensemble, path: Path, target: Path, options: Options, team: Team
+) -> tuple[str, bool]:
+    """Segment a file: what went wrong, and whether its result was there already."""
+    try:
+        skipped = options.skip_existing and team.first(lambda: _is_segmented(path, target, options))
+        if not skipped:
+            segment_file(segmenter, path, target, options=options, team=team)
+        return '', skipped
+    except Exception as error:  # one bad file must not cost the others
+        return log_failure(path, error), False
 
 
 def load_checkpoints(
@@ -272,17 +297,23 @@ def segment_file(
     target: Path,
     *,
     options: Options | None = None,
+    team: Team = ALONE,
 ) -> None:
     """Write the labels of one tomogram; nothing is left at `target` if anything goes wrong.
+
+    Args:
+      segmenter: the networks.
+      source: the tomogram.
+      target: file for the labels.
+      options: what is wanted besides.
+      team: the processes that do this together, of classes in OME-Zarr, each some of the slices.
 
     Raises:
       InputError: the file is no volume, has other channels, NaN voxels or no contrast; the
         result cannot be written.
     """
     options = options or Options()
-    image = open_volume(source)
-    for member in members_of(segmenter):
-        _check_image(member, image, source)
+    image = team.each(lambda: _open_image(segmenter, source, team))
     if options.instances:
         assert not isinstance(segmenter, Ensemble)
         assert options.cell_radius is not None
@@ -293,7 +324,8 @@ def segment_file(
     with contextlib.ExitStack() as stack:
         classes = segmenter.classes
         values = classes.labels(np.arange(len(classes)))
-        labels = stack.enter_context(_label_writer(target, image, values.dtype, classes, options))
+        opened = _label_writer(target, image, values.dtype, classes, options, team)
+        labels, slices = stack.enter_context(opened)
         probabilities = None
         if options.probabilities:
             n_channels, dtype = segmenter.probability_kind
@@ -304,10 +336,12 @@ def segment_file(
                     dtype=dtype,
                     axes='zyxc',
                     voxel_size_nm=image.voxel_size_nm,
+                    team=team,
                 )
             )
-        finish = add_classes if options.probabilities else keep_classes
-        for z, heads in predict_classes(segmenter, image, name=str(source), finish=finish):
+        finish, share = add_classes if options.probabilities else keep_classes, Share(team, slices)
+        predicted = predict_classes(segmenter, image, name=str(source), finish=finish, share=share)
+        for z, heads in predicted:
             labels(z, values[heads['classes']])
             if probabilities is not None:
                 probabilities.write(z, heads['probs'])
@@ -318,6 +352,15 @@ def probability_path(target: Path) -> Path:
     if target.suffix.lower() in _WITH_CHANNELS:
         return target.with_name(f'{target.stem}.probabilities{target.suffix}')
     return target.with_name(f'{target.name}.probabilities.h5')  # a.mrc and a.rec stay apart
+
+
+def _open_image(segmenter: Segmenter | Ensemble, source: Path, team: Team) -> Volume:
+    image = open_volume(source)
+    for member in members_of(segmenter):
+        _check_image(member, image, source)
+        if team.size > 1:
+            check_shareable(member, source)
+    return image
 
 
 def _check_image(segmenter: Segmenter, image: Volume, source: Path) -> None:
@@ -337,9 +380,11 @@ def _check_image(segmenter: Segmenter, image: Volume, source: Path) -> None:
 
 @contextlib.contextmanager
 def _label_writer(
-    target: Path, image: Volume, dtype: np.dtype, classes: Classes, options: Options
-) -> Iterator[Callable[[int, np.ndarray], None]]:
-    """A function that takes slabs of labels, slab by slab to the file where nothing is left to do.
+    target: Path, image: Volume, dtype: np.dtype, classes: Classes, options: Options, team: Team
+) -> Iterator[tuple[Callable[[int, np.ndarray], None], tuple[int, int] | None]]:
+    """A function that takes slabs of labels, and of which slices it does (None: of all).
+
+    Slab by slab they go to the file where nothing is left to do.
 
     Cleaning and filling look at whole objects, so they need the whole label volume in memory.
     """
@@ -351,14 +396,15 @@ def _label_writer(
             dtype=dtype,
             voxel_size_nm=image.voxel_size_nm,
             class_names=names,
+            team=team,
         ) as writer:
-            yield writer.write
+            yield writer.write, writer.slices if team.size > 1 else None
         return
     labels = np.zeros(image.shape, dtype)
 
     def keep(z: int, slab: np.ndarray) -> None:
         labels[z : z + len(slab)] = slab
 
-    yield keep
+    yield keep, None
     labels = tidy(labels, clean_below=options.clean, fill_below=options.fill)
     write_volume(target, Volume(labels, image.voxel_size_nm, class_names=names))

@@ -20,6 +20,7 @@ from jax.sharding import Mesh
 
 from sxt_jax.core.devices import make_device_mesh
 from sxt_jax.core.errors import InputError
+from sxt_jax.core.processes import ALONE, Team
 from sxt_jax.core.progress import progress_bar
 from sxt_jax.core.volume import ArrayLike, Volume
 from sxt_jax.data.binning import NO_BINNING, Binning, bin_image
@@ -42,6 +43,7 @@ from sxt_jax.models.heads import CELL_MAPS
 from sxt_jax.models.slicewise import takes_slices
 from sxt_jax.ops.resample import resize_rows, resize_slabs
 from sxt_jax.ops.resample_opencv import resize_class_rows, resize_image
+from sxt_jax.pipelines.share import ALL, Share
 from sxt_jax.pipelines.trained_network import TrainedNetwork, keep_heads, load_stages, stage_reach
 
 RESAMPLINGS = ('linear', 'opencv')
@@ -164,7 +166,7 @@ def _ready(
         working_shape=tuple(working_shape) if working_shape else None,
         tiling=dict(facts['tiling']),
         voxel_size_nm=_unbinned(voxel_size, (z, y, x)) if voxel_size else None,
-        device_mesh=make_device_mesh(),
+        device_mesh=make_device_mesh(jax.local_devices()),
         resampling=resampling,
         whole_tiles=facts.get('whole_tiles', False),
         slices=slices,
@@ -223,7 +225,7 @@ def _check_heads(network: TrainedNetwork, *, instances: bool) -> None:
 
 
 def predict_image(
-    segmenter: Segmenter, image: Volume, *, name: str, finish: Finish
+    segmenter: Segmenter, image: Volume, *, name: str, finish: Finish, share: Share = ALL
 ) -> Iterator[tuple[int, Heads]]:
     """The classes of an image, or its flows, slab by slab.
 
@@ -233,6 +235,7 @@ def predict_image(
       name: what to call it in errors.
       finish: what to keep of the heads: `keep_classes`, or `add_classes` for the probabilities
         (`probability_kind`) as well; of networks with flows any function of heads [..., k].
+      share: what this process does; less than all only of networks that take the image as it is.
 
     Yields:
       First slice and finished heads of consecutive slabs of the image's own grid.
@@ -243,13 +246,14 @@ def predict_image(
     predict = _on_own_grid if segmenter.working_shape is None else _on_working_grid
     if segmenter.binning != NO_BINNING:
         predict = _on_bins
+    first, last = share.slices or (0, image.shape[0])
     if segmenter.has_label or segmenter.has_maps:
         finish = finish_label(finish) if segmenter.has_label else finish_cell_maps(finish)
     watch = _Stopwatch()
     with progress_bar(
-        total=image.shape[0], unit='slice', desc=split_dataset(name)[0].name, inner=True
+        total=last - first, unit='slice', desc=split_dataset(name)[0].name, inner=True
     ) as bar:
-        for z, heads in predict(segmenter, image, name, finish):
+        for z, heads in predict(segmenter, image, name, finish, share):
             yield z, heads
             n_done = len(next(iter(heads.values())))
             bar.update(n_done)
@@ -279,10 +283,14 @@ class _Stopwatch:
 
 
 def _on_own_grid(
-    segmenter: Segmenter, image: Volume, name: str, finish: Finish
+    segmenter: Segmenter, image: Volume, name: str, finish: Finish, share: Share
 ) -> Iterator[tuple[int, Heads]]:
-    seen, options = _seen(segmenter, image, name)
+    seen, options = _seen(segmenter, image, name, share.team)
     depth, height, width = image.shape
+    if share.slices is not None:
+        if share.slices[0] == share.slices[1]:
+            return
+        options['slices'] = share.slices
     for slab in predict_slabs(
         segmenter.apply_fn,
         segmenter.variables,
@@ -297,8 +305,9 @@ def _on_own_grid(
 
 
 def _on_bins(
-    segmenter: Segmenter, image: Volume, name: str, finish: Finish
+    segmenter: Segmenter, image: Volume, name: str, finish: Finish, share: Share
 ) -> Iterator[tuple[int, Heads]]:
+    assert share.slices is None
     seen, options = _seen(segmenter, image, name)
     slabs = predict_slabs(
         segmenter.apply_fn, segmenter.variables, seen, **run_options(segmenter), **options
@@ -308,9 +317,10 @@ def _on_bins(
 
 
 def _on_working_grid(
-    segmenter: Segmenter, image: Volume, name: str, finish: Finish
+    segmenter: Segmenter, image: Volume, name: str, finish: Finish, share: Share
 ) -> Iterator[tuple[int, Heads]]:
     assert segmenter.working_shape is not None
+    assert share.slices is None
     as_opencv = segmenter.resampling == 'opencv'
     seen, options = _seen(segmenter, image, name)
     heads = predict_volume(
@@ -335,7 +345,9 @@ def _on_working_grid(
         yield start, jax.device_get(rows if as_opencv else finish(rows))
 
 
-def _seen(segmenter: Segmenter, image: Volume, name: str) -> tuple[ArrayLike, dict[str, Any]]:
+def _seen(
+    segmenter: Segmenter, image: Volume, name: str, team: Team = ALONE
+) -> tuple[ArrayLike, dict[str, Any]]:
     """What the network sees of an image, on its own grid, and where it is not run everywhere.
 
     Raises:
@@ -346,7 +358,8 @@ def _seen(segmenter: Segmenter, image: Volume, name: str) -> tuple[ArrayLike, di
         measure_affine(Intensity(), gray, name=name)  # NaNs must not spread by resizing
         resize = resize_image if segmenter.resampling == 'opencv' else resize_slabs
         gray = resize(gray, segmenter.working_shape)
-    seen = NormalisedArray(gray, measure_affine(segmenter.intensity, gray, name=name))
+    affine = measure_affine(segmenter.intensity, gray, name=name, team=team)
+    seen = NormalisedArray(gray, affine)
     if segmenter.earlier is None:
         return (seen if segmenter.binning != NO_BINNING else _whole(segmenter, seen)), {}
     maps = _predict_maps(segmenter.earlier, image, name)

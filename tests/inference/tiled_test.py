@@ -97,6 +97,22 @@ def test_a_unet_gives_the_same_in_tiles_as_in_one_piece(seed):
     np.testing.assert_allclose(out['out'], whole(image, tile), atol=1e-5)
 
 
+@pytest.mark.parametrize('batch_size', [8, 24])
+def test_some_slices_are_to_the_bit_those_of_the_whole_volume(batch_size):
+    image = np.random.default_rng(0).random((60, 20, 12), np.float32)
+    arguments = small_unet, unet_kernels(), image
+    options = {'tile': (16, 12, 12), 'overlap': (10, 6, 6), 'align': 2, 'batch_size': batch_size}
+    expected = predict_volume(*arguments, **options)['out']
+    for start, stop in ((0, 16), (16, 48), (33, 34), (48, 60)):
+        slabs = list(predict_slabs(*arguments, **options, slices=(start, stop)))
+        assert [s.z_start for s in slabs] == [start, *(s.z_stop for s in slabs[:-1])]
+        assert slabs[-1].z_stop == stop
+        found = np.concatenate([slab.heads['out'] for slab in slabs])
+        np.testing.assert_array_equal(found, expected[start:stop])
+    with pytest.raises(InputError, match='slices'):
+        predict_slabs(*arguments, **options, slices=(50, 61))
+
+
 def test_the_published_kind_of_unet_gives_the_same_in_tiles_as_in_one_piece():
     shape = (10, 33, 41)
     model = UNet3D(filters=(4, 6), n_labels=3)
