@@ -7,7 +7,8 @@ A table goes between the marker lines of its name, such as `<!-- benchmarks -->`
 of cells (real cells) on real images, ways to follow flows (tracking accuracy), of which there is a
 figure too, what is learnt of few slices of real stacks by deep_sxt (real slices) and by fibsem
 (real micrographs), how much more labelled slices bring (labelled slices), what the published double
-decoder takes for a slice (slice latency), settings of smart interpolation (interpolation accuracy),
+decoder takes for a slice (slice latency), what a device does at best (device peaks) and how near
+networks (roofline) and their layers (layers) are to it, settings of smart interpolation (interpolation accuracy),
 what networks learn of its labels (interpolated training), what unlabelled tomograms bring (semi-
 supervised), how islands are joined to cells (linking accuracy), cells from a few labelled slices
 (cell propagation), what a coarse and a surface stage bring (cascade), and tomograms of another cell
@@ -23,13 +24,16 @@ from pathlib import Path
 from benchmarks import (
     cascade,
     cell_propagation,
+    device_peaks,
     interpolated_training,
     interpolation_accuracy,
     labelled_slices,
+    layers,
     linking,
     real_cells,
     real_micrographs,
     real_slices,
+    roofline,
     semi_supervised,
     slice_latency,
     tracking_accuracy,
@@ -54,7 +58,7 @@ COLUMNS = (
     'peak',
     'of it by a run',
 )
-_WITH_OWN_TABLE = ('tracking_accuracy', 'slice_latency')
+_WITH_OWN_TABLE = ('tracking_accuracy', 'slice_latency', 'device_peaks', 'roofline', 'layers')
 
 
 def _device(record: Record) -> str:
@@ -134,6 +138,9 @@ TABLES: Mapping[str, Make] = {
     'labelled slices': _made_of(labelled_slices.table_rows),
     'tracking accuracy': _made_of(tracking_accuracy.table_rows),
     'slice latency': _made_of(slice_latency.table_rows),
+    'device peaks': _made_of(device_peaks.table_rows),
+    'roofline': _made_of(roofline.table_rows),
+    'layers': _made_of(layers.table_rows),
     'interpolation accuracy': _made_of(interpolation_accuracy.table_rows),
     'interpolated training': _made_of(interpolated_training.table_rows),
     'semi-supervised': _made_of(semi_supervised.table_rows),
