@@ -11,8 +11,9 @@ decoder takes for a slice (slice latency), what a device does at best (device pe
 networks (roofline) and their layers (layers) are to it, settings of smart interpolation (interpolation accuracy),
 what networks learn of its labels (interpolated training), what unlabelled tomograms bring (semi-
 supervised), how islands are joined to cells (linking accuracy), cells from a few labelled slices
-(cell propagation), what a coarse and a surface stage bring (cascade), and tomograms of another cell
-type (transfer). The newest record of each kind is shown; smoke runs are not.
+(cell propagation), what a coarse and a surface stage bring (cascade), tomograms of another cell
+type (transfer), one device and several (scaling), and how much of the time of files is hidden
+(overlap). The newest record of each kind is shown; smoke runs are not.
 """
 
 from __future__ import annotations
@@ -30,10 +31,12 @@ from benchmarks import (
     labelled_slices,
     layers,
     linking,
+    overlap,
     real_cells,
     real_micrographs,
     real_slices,
     roofline,
+    scaling,
     semi_supervised,
     slice_latency,
     tracking_accuracy,
@@ -58,7 +61,15 @@ COLUMNS = (
     'peak',
     'of it by a run',
 )
-_WITH_OWN_TABLE = ('tracking_accuracy', 'slice_latency', 'device_peaks', 'roofline', 'layers')
+_WITH_OWN_TABLE = (
+    'tracking_accuracy',
+    'slice_latency',
+    'scaling',
+    'overlap',
+    'device_peaks',
+    'roofline',
+    'layers',
+)
 
 
 def _device(record: Record) -> str:
@@ -148,6 +159,8 @@ TABLES: Mapping[str, Make] = {
     'cell propagation': _made_of(cell_propagation.table_rows),
     'cascade': _made_of(cascade.table_rows),
     'transfer': _made_of(transfer.table_rows),
+    'scaling': _made_of(scaling.table_rows),
+    'overlap': _made_of(overlap.table_rows),
 }
 
 
