@@ -1,19 +1,11 @@
-"""The tables of the READMEs, made from the results.
+"""The tables and figures of the READMEs, made from the results.
 
-    python -m benchmarks.report --readme README.md benchmarks/README.md [--figure=PNG]
+    python -m benchmarks.report --readme README.md benchmarks/README.md [--figures=DIR]
 
 A table goes between the marker lines of its name, such as `<!-- benchmarks -->` and `<!--
-/benchmarks -->`, of the files that have them: rates (benchmarks), scores of classes (real data) and
-of cells (real cells) on real images, ways to follow flows (tracking accuracy), of which there is a
-figure too, what is learnt of few slices of real stacks by deep_sxt (real slices) and by fibsem
-(real micrographs), how much more labelled slices bring (labelled slices), what the published double
-decoder takes for a slice (slice latency), what a device does at best (device peaks) and how near
-networks (roofline) and their layers (layers) are to it, settings of smart interpolation (interpolation accuracy),
-what networks learn of its labels (interpolated training), what unlabelled tomograms bring (semi-
-supervised), how islands are joined to cells (linking accuracy), cells from a few labelled slices
-(cell propagation), what a coarse and a surface stage bring (cascade), tomograms of another cell
-type (transfer), one device and several (scaling), and how much of the time of files is hidden
-(overlap). The newest record of each kind is shown; smoke runs are not.
+/benchmarks -->`, of the files that have them. `TABLES` tells their names, and the benchmark of each
+what it shows; `benchmarks` are the rates of those without a table of their own. The newest record
+of each kind is shown; smoke runs are not.
 """
 
 from __future__ import annotations
@@ -22,7 +14,10 @@ import argparse
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
+from matplotlib.figure import Figure
+
 from benchmarks import (
+    accuracy,
     cascade,
     cell_propagation,
     device_peaks,
@@ -32,6 +27,7 @@ from benchmarks import (
     layers,
     linking,
     overlap,
+    papers,
     real_cells,
     real_micrographs,
     real_slices,
@@ -66,6 +62,7 @@ _WITH_OWN_TABLE = (
     'slice_latency',
     'scaling',
     'overlap',
+    'papers',
     'device_peaks',
     'roofline',
     'layers',
@@ -142,6 +139,8 @@ def _made_of(table_rows: Callable[[Sequence[Record]], Sequence[Sequence[str]]]) 
 
 TABLES: Mapping[str, Make] = {
     'benchmarks': make_table,
+    'papers': _made_of(papers.table_rows),
+    'accuracy': _made_of(accuracy.table_rows),
     'real data': make_score_table,
     'real cells': _made_of(real_cells.table_rows),
     'real slices': _made_of(real_slices.table_rows),
@@ -161,6 +160,11 @@ TABLES: Mapping[str, Make] = {
     'transfer': _made_of(transfer.table_rows),
     'scaling': _made_of(scaling.table_rows),
     'overlap': _made_of(overlap.table_rows),
+}
+
+FIGURES: Mapping[str, Callable[[Sequence[Record]], Figure]] = {
+    'tracking.png': tracking_accuracy.figure,
+    'papers.png': papers.figure,
 }
 
 
@@ -193,20 +197,36 @@ def fill_in(path: Path, tables: Mapping[str, str]) -> None:
     write_text(path, text)
 
 
+def write(results: Path, readmes: Sequence[Path], figures: Path | None = None) -> None:
+    """Make the tables of some files anew, and the figures.
+
+    Args:
+      results: folder of records.
+      readmes: files that have places for tables.
+      figures: folder of the figures; None: they are left as they are.
+
+    Raises:
+      InputError: a file has no such place, or a marker without its partner.
+    """
+    records = read_records(results)
+    tables = {name: make(records) for name, make in TABLES.items()}
+    for name, draw in FIGURES.items() if figures is not None else ():
+        assert figures is not None
+        save_figure(figures / name, draw(records))
+    for path in readmes:
+        fill_in(path, tables)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument('--results', type=Path, default=RESULTS)
     parser.add_argument('--readme', type=Path, nargs='+', help='default: print the tables')
-    parser.add_argument('--figure', type=Path, help='where to draw the tracking accuracy')
+    parser.add_argument('--figures', type=Path, help='folder to draw the figures in')
     options = parser.parse_args()
-    records = read_records(options.results)
-    tables = {name: make(records) for name, make in TABLES.items()}
-    if options.figure is not None:
-        save_figure(options.figure, tracking_accuracy.figure(records))
     if options.readme is None:
-        print('\n\n'.join(tables.values()))
-    for path in options.readme or ():
-        fill_in(path, tables)
+        records = read_records(options.results)
+        print('\n\n'.join(make(records) for make in TABLES.values()))
+    write(options.results, options.readme or (), options.figures)
 
 
 if __name__ == '__main__':

@@ -268,12 +268,14 @@ def test_latency_of_slices_stands_beside_the_papers():
     assert (found['paper (RTX 3090)'], found['TFLOP/s']) == ('0.857', '0.1')
 
 
-@pytest.mark.parametrize('kind', ['forward', 'step'])
-def test_pytorch_gives_the_answers_of_the_networks(kind):
+@pytest.mark.parametrize(
+    ('network', 'kind'), [('ncxt', 'forward'), ('ncxt', 'step'), ('deep_sxt', 'step')]
+)
+def test_pytorch_gives_the_answers_of_the_networks(network, kind):
     pytest.importorskip('torch')
     from benchmarks import against_torch
 
-    first, second, ours = against_torch.make_cases('ncxt', kind, smoke=True)
+    first, second, ours = against_torch.make_cases(network, kind, smoke=True)
     for case in (first, second, ours):
         case.check(case.run())
     with pytest.raises(AssertionError):
