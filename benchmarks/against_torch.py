@@ -35,8 +35,7 @@ from benchmarks import torch_networks as theirs
 from benchmarks.device_peaks import torch_device
 from benchmarks.harness import RESULTS, Case, Record, append_records, describe, run_cases
 from benchmarks.slice_latency import draw_variables
-from benchmarks.training_steps import compute_dtype
-from sxt_jax.core.devices import is_accelerated
+from sxt_jax.core.devices import compute_dtype, is_accelerated
 from sxt_jax.models import DoubleDecoder, UNet3D
 from sxt_jax.models.cellpose3d import Cellpose3DNet
 
@@ -104,7 +103,7 @@ class Layout:
 def make_pair(name: str, smoke: bool) -> Pair:
     """The networks as published, or small ones."""
     torch.manual_seed(0)
-    dtype = compute_dtype()
+    dtype = compute_dtype('auto')
     patch = (16,) * 3 if smoke else (64, 128, 128) if name == 'cellpose3d' else (64,) * 3
     if name == 'deep_sxt':
         slices = DoubleDecoder(width=4 if smoke else 64, heads=('label',), dtype=dtype)
@@ -303,7 +302,7 @@ def make_cases(name: str, kind: str, smoke: bool, *, compiled: bool = False) -> 
     title = f'{NETWORKS[name]}, {"training step" if kind == "step" else "forward"}'
 
     def case(label: str, run: Run) -> Case:
-        dtype = jnp.dtype(compute_dtype()).name
+        dtype = jnp.dtype(compute_dtype('auto')).name
         rate = unit if kind == 'step' else size
         return Case(f'{title}: {label}', run, check, work, rate, shape, dtype, facts)
 

@@ -37,9 +37,9 @@ from benchmarks import slice_latency
 from benchmarks.cell_propagation import simulate_maps, split
 from benchmarks.harness import RESULTS, Case, Record, append_records, describe, run_cases
 from benchmarks.tiled_inference import PUBLISHED_FILTERS, naive_loop
-from benchmarks.training_steps import OneBatch, compute_dtype, train_steps
+from benchmarks.training_steps import OneBatch, train_steps
 from configs import acseg, fibsem
-from sxt_jax.core.devices import is_accelerated, make_device_mesh
+from sxt_jax.core.devices import compute_dtype, is_accelerated, make_device_mesh
 from sxt_jax.core.tiles import make_grid
 from sxt_jax.core.volume import Volume
 from sxt_jax.data.cell_maps import FOUND
@@ -149,7 +149,7 @@ def _case(
 ) -> Case:  # fmt: skip
     """A run that does so much of the published work."""
     facts |= {'row': published.name, 'share': work / published.work}
-    dtype = jnp.dtype(compute_dtype()).name
+    dtype = jnp.dtype(compute_dtype('auto')).name
     return Case(published.name, run, check, facts['share'], 'of the whole/s', shape, dtype, facts)
 
 
@@ -176,7 +176,7 @@ def _to_file(segmenter: Segmenter, source: Path, target: Path) -> Callable[[], n
 def acseg_case(size: Size, folder: Path) -> Case:
     """A tomogram to classes on its own grid, by way of the working grid."""
     filters = (4, 8) if size.narrow else PUBLISHED_FILTERS
-    model = UNet3D(filters=filters, dtype=compute_dtype())
+    model = UNet3D(filters=filters, dtype=compute_dtype('auto'))
     tile, overlap = size.tile, size.tile // 2
     variables = jax.jit(model.init)(jax.random.key(0), jnp.zeros((1, tile, tile, tile, 1)))
     image = np.asarray(jax.random.normal(jax.random.key(1), size.capillary))
@@ -225,7 +225,7 @@ def fibsem_training_case(size: Size) -> Case:
     n_steps = 10 if is_accelerated() else 1
     config = fibsem.get_config()
     stream = OneBatch(config.batch_size, (1, size.patch, size.patch))
-    model = ResUNet(n_labels=2, width=4 if size.narrow else 64, dtype=compute_dtype())
+    model = ResUNet(n_labels=2, width=4 if size.narrow else 64, dtype=compute_dtype('auto'))
     loss = {'dice_squared': 1.0}
     run, first = train_steps(model, stream, loss=loss, optimizer=config.optimizer, n_steps=n_steps)
 
@@ -248,7 +248,7 @@ def fibsem_training_case(size: Size) -> Case:
 def fibsem_cells_case(size: Size, folder: Path) -> Case:
     """Slices to maps, file to file, and the cells of simulated tissue from its maps."""
     config = fibsem.get_config('cells')
-    model = ResUNet(heads='cells', width=4 if size.narrow else 64, dtype=compute_dtype())
+    model = ResUNet(heads='cells', width=4 if size.narrow else 64, dtype=compute_dtype('auto'))
     side = min(512, *(n // 16 * 16 for n in size.stack[1:])) if not size.narrow else 64
     tile, overlap = (1, side, side), (0, side // 4, side // 4)
     variables = jax.jit(model.init)(jax.random.key(0), jnp.zeros((1, 32, 32, 1)))

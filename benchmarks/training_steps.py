@@ -23,7 +23,12 @@ from flax import linen as nn
 from benchmarks.harness import Case, main
 from benchmarks.tiled_inference import PUBLISHED_FILTERS
 from configs.acseg import get_config
-from sxt_jax.core.devices import is_accelerated, make_device_mesh, split_batch
+from sxt_jax.core.devices import (
+    compute_dtype,
+    is_accelerated,
+    make_device_mesh,
+    split_batch,
+)
 from sxt_jax.models import UNet3D
 from sxt_jax.ops.conv_cpu import lax_conv
 from sxt_jax.ops.pool import upsample
@@ -31,11 +36,6 @@ from sxt_jax.training.objectives import Objective, make_segmentation_loss
 from sxt_jax.training.optimizers import make_optimizer
 from sxt_jax.training.state import create_state
 from sxt_jax.training.step import make_train_step
-
-
-def compute_dtype() -> Any:
-    """What networks compute in here: bfloat16 on accelerators."""
-    return jnp.bfloat16 if is_accelerated() else jnp.float32
 
 
 class OneBatch:
@@ -135,7 +135,7 @@ def make_cases(smoke: bool) -> Sequence[Case]:
     filters: Sequence[int] = (4, 8) if smoke else PUBLISHED_FILTERS
     side, n_steps = (16, 2) if smoke else (64, 10 if is_accelerated() else 1)
     batch_size = 24 if is_accelerated() and not smoke else max(2, jax.device_count())
-    model = UNet3D(filters=tuple(filters), dtype=compute_dtype())
+    model = UNet3D(filters=tuple(filters), dtype=compute_dtype('auto'))
     stream, optimizer = OneBatch(batch_size, (side,) * 3), get_config().optimizer
 
     def steps() -> Callable[[], dict[str, np.ndarray]]:
