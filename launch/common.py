@@ -87,6 +87,8 @@ def run_main(
 
 
 def _define_process_flags() -> None:
+    if _PROCESS in flags.FLAGS:  # a second script in one process, as in tests
+        return
     flags.DEFINE_boolean('multiprocess', False, 'One of several processes, told by SLURM, MPI, ….')
     flags.DEFINE_string(_COORDINATOR, None, 'Likewise, told here: HOST:PORT of process 0.')
     flags.DEFINE_integer(_NUMBER, None, 'How many processes there are.', lower_bound=1)
@@ -102,7 +104,8 @@ def _join_job() -> Any:
     Raises:
       InputError: what the flags tell of the processes is not all.
     """
-    told = {name: flags.FLAGS[name].value for name in (_COORDINATOR, _NUMBER, _PROCESS)}
+    names = _COORDINATOR, _NUMBER, _PROCESS
+    told: dict[str, Any] = {name: flags.FLAGS[name].value for name in names}
     given = [f'--{name}' for name, value in told.items() if value is not None]
     if not given and not flags.FLAGS['multiprocess'].value:
         return None
@@ -111,7 +114,8 @@ def _join_job() -> Any:
         raise InputError('command line', f'{" and ".join(given)} alone', expected)
     from sxt_jax.core.job import join_job
 
-    return join_job(heartbeat_timeout_s=flags.FLAGS['heartbeat_timeout_s'].value, **told)
+    timeout: Any = flags.FLAGS['heartbeat_timeout_s'].value
+    return join_job(heartbeat_timeout_s=timeout, **told)
 
 
 def is_first_process() -> bool:

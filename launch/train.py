@@ -18,7 +18,7 @@ from collections.abc import Sequence
 from absl import flags
 from ml_collections import config_flags
 
-from launch.common import log_devices, run_main
+from launch.common import is_first_process, log_devices, run_main
 from sxt_jax.core.errors import InputError
 
 _CONFIG = config_flags.DEFINE_config_file('config', None, 'Experiment.', lock_config=True)
@@ -40,10 +40,12 @@ def main(argv: Sequence[str]) -> None:
         os.environ['XLA_FLAGS'] = f'{given} --xla_gpu_deterministic_ops=true'
     log_devices()
     best = train_experiment(_CONFIG.value, _WORKDIR.value)
+    if not is_first_process():
+        return
     print(f'best checkpoint: {best.path}')
     for run in list_runs(_WORKDIR.value):
         print(f'learning curves: {plot_curves(run)}')
 
 
 if __name__ == '__main__':
-    run_main(main)
+    run_main(main, several_processes=True)

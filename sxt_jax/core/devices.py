@@ -13,6 +13,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from sxt_jax.core.errors import InputError
@@ -36,6 +37,20 @@ def replicated(device_mesh: Mesh) -> NamedSharding:
 def split_batch(device_mesh: Mesh) -> NamedSharding:
     """Axis 0 is split over the devices."""
     return NamedSharding(device_mesh, PartitionSpec(DATA_AXIS))
+
+
+def place(array: Any, sharding: jax.sharding.Sharding) -> jax.Array:
+    """An array that all processes of the job have, over devices of which some may be others'."""
+    if sharding.is_fully_addressable:
+        return jax.device_put(array, sharding)
+    # Else `device_put` would compare what the processes have, an exchange for each array.
+    array = np.asarray(array)
+    return jax.make_array_from_callback(array.shape, sharding, lambda index: array[index])
+
+
+def own_copy(tree: Any) -> Any:
+    """Arrays that all devices of all processes hold, as one device of this process does."""
+    return jax.tree.map(lambda a: a if a.is_fully_addressable else a.addressable_data(0), tree)
 
 
 def is_accelerated() -> bool:

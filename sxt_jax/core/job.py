@@ -81,7 +81,7 @@ class Job:
     def fail(self, message: str, status: int) -> NoReturn:
         """Tell all that this process has failed, and end it.
 
-        The message goes to stderr, unless another process has said the same.
+        The message goes to stderr, of others than the first process unless one has said the same.
         """
         self._ending.set()
         told = [self._team.index, status, message]
@@ -91,7 +91,7 @@ class Job:
         except Exception:  # another was first, or is gone
             before = _failure()
             is_news = before is None or before[2] != message
-        if is_news:
+        if is_news or self._team.is_first:
             sys.stderr.write(f'{message}\n')
         self._leave(status)
 

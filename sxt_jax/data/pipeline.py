@@ -35,8 +35,16 @@ class Stream(Protocol):
     @property
     def steps_per_epoch(self) -> int: ...
 
-    def batch(self, step: int) -> Batch:
-        """The batch of that step: the same whenever and however often it is asked for."""
+    @property
+    def batch_size(self) -> int: ...
+
+    def batch(self, step: int, rows: slice = ...) -> Batch:
+        """The batch of that step: the same whenever and however often it is asked for.
+
+        Args:
+          step: of the objective.
+          rows: which examples of the batch; by default all.
+        """
         ...
 
 
@@ -110,12 +118,17 @@ class PatchStream:
         )
         return sum(int(tiles.sum()) for tiles in touched)
 
-    def batch(self, step: int) -> Batch:
+    @property
+    def batch_size(self) -> int:
+        return self._batch_size
+
+    def batch(self, step: int, rows: slice = slice(None)) -> Batch:
         """{'image': [b, z, y, x, c] float32, 'labels': [b, z, y, x] int16} of that step.
 
-        And 'flows': [b, z, y, x, 3] float32, if the examples have flows.
+        And 'flows': [b, z, y, x, 3] float32, if the examples have flows. With `rows` only those
+        patches are drawn and read.
         """
-        numbers = range(step * self._batch_size, (step + 1) * self._batch_size)
+        numbers = range(step * self._batch_size, (step + 1) * self._batch_size)[rows]
         patches = [self._patch(number) for number in numbers]
         return {name: np.stack([patch[name] for patch in patches]) for name in patches[0]}
 

@@ -24,6 +24,7 @@ from absl import logging
 from sxt_jax.core.atomic import remove_abandoned
 from sxt_jax.core.devices import make_device_mesh
 from sxt_jax.core.errors import InputError
+from sxt_jax.core.processes import everyone
 from sxt_jax.core.progress import progress_bar
 from sxt_jax.data.datasets import Example
 from sxt_jax.data.folds import split_folds
@@ -82,6 +83,8 @@ def train_cascade(config: Any, workdir: str | Path) -> Checkpoint:
     """
     workdir = Path(workdir)
     check_cascade(config)
+    if (n := everyone().size) > 1:
+        raise InputError('config.stages', f'a cascade in {n} processes', 'one process')
     stages = {name: stage_config(config, name) for name in stage_names(config)}
     multiple = common_multiple(list(stages.values()))
     with locked(workdir):

@@ -23,6 +23,7 @@ import sxt_jax
 from sxt_jax.core.atomic import write_text
 from sxt_jax.core.devices import compute_dtype, make_device_mesh
 from sxt_jax.core.errors import InputError
+from sxt_jax.core.processes import everyone
 from sxt_jax.data.datasets import fingerprint
 from sxt_jax.data.intensity import Intensity
 from sxt_jax.models import build_model, model_config
@@ -65,6 +66,8 @@ def train_network(
 ) -> Checkpoint:
     """Train as `config` says (see `configs/common.py`); goes on where an earlier run ended.
 
+    Where this is one of several processes, all of which call it, they train one network together.
+
     Args:
       config: an experiment.
       workdir: folder for checkpoints, metrics and event files.
@@ -79,12 +82,12 @@ def train_network(
       InputError: anything wrong with the config or the data, told before the first step;
         a loss that is not finite; an interruption.
     """
-    workdir = Path(workdir)
+    workdir, team = Path(workdir), everyone()
     check_config(config)
-    with locked(workdir):
-        remove_leftovers(workdir)
+    with locked(workdir, team):
+        team.first(lambda: remove_leftovers(workdir))
         device_mesh = _dividing_devices(config)
-        begun = _begun(workdir)
+        begun = team.each(lambda: _begun(workdir))
         other = _initial_checkpoint(config) if begun is None else None
         intensity = _initial_intensity(config, begun, other)
         data = (load or load_training_data)(config, intensity=intensity, folder=workdir)
@@ -94,7 +97,7 @@ def train_network(
         state, progress = _start(config, run, data, begun, other)
         if on_start is not None:
             on_start(steps_left(run, state, progress))
-        write_records(config, workdir)
+        team.first(lambda: write_records(config, workdir))
         train(run, state, progress)
         return best_checkpoint(workdir, metric=SCORE)
 
@@ -197,17 +200,19 @@ def describe_run(
         plateau=fields.plateau,
     )
     held = data.validation
+    own_mesh = device_mesh if everyone().size == 1 else make_device_mesh(jax.local_devices())
     return Run(
         workdir=workdir,
         model=model,
         objectives=task.objectives(config, model, data),
         plan=plan,
-        validate=task.validator(config, model, data, device_mesh) if held else None,
+        validate=task.validator(config, model, data, own_mesh) if held else None,
         key=jax.random.key(config.seed),
         device_mesh=device_mesh,
         description=describe_network(config, model, data),
         n_accumulate=config.accumulate,
-        panels=task.panels(config, model, data, device_mesh) if held else None,
+        panels=task.panels(config, model, data, own_mesh) if held else None,
+        team=everyone(),
     )
 
 

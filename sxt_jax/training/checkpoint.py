@@ -27,8 +27,9 @@ from absl import logging
 from jax.sharding import Mesh
 
 from sxt_jax.core.atomic import TEMPORARY_MARK, atomic_path
-from sxt_jax.core.devices import replicated
+from sxt_jax.core.devices import place, replicated
 from sxt_jax.core.errors import InputError
+from sxt_jax.core.processes import everyone
 from sxt_jax.training.objectives import parameter_path
 
 _DESCRIPTION, _MANIFEST, _STATE = 'checkpoint.json', 'manifest.json', 'state'
@@ -61,7 +62,7 @@ class Checkpoint:
           BrokenCheckpoint: files changed since they were written.
         """
         _verify(self.path)
-        with ocp.PyTreeCheckpointer() as checkpointer:
+        with _checkpointer() as checkpointer:
             state = (self.path / _STATE).absolute()  # Orbax finds nothing at relative paths
             saved = checkpointer.metadata(state).item_metadata.tree
             as_numpy = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), saved)
@@ -72,6 +73,8 @@ def save_checkpoint(
     workdir: str | Path, step: int, tree: Any, description: Mapping[str, Any]
 ) -> Path:
     """Write the checkpoint of a step; an existing one of that step is replaced.
+
+    Of several processes one calls this, where arrays are on all devices.
 
     Args:
       workdir: of the run.
@@ -86,7 +89,7 @@ def save_checkpoint(
     with atomic_path(path) as temporary:
         temporary.mkdir()
         _check_space(temporary, tree)
-        with ocp.PyTreeCheckpointer() as checkpointer:
+        with _checkpointer() as checkpointer:
             checkpointer.save((temporary / _STATE).absolute(), jax.tree.map(np.asarray, tree))
         text = json.dumps({**description, 'step': step}, indent=1, allow_nan=True)
         (temporary / _DESCRIPTION).write_text(text, encoding='utf-8')
@@ -197,7 +200,7 @@ def restore_into(checkpoint: Checkpoint, template: Any, *, device_mesh: Mesh) ->
     saved = checkpoint.restore()
     flat = {parameter_path(p): a for p, a in jax.tree_util.tree_leaves_with_path(saved)}
 
-    def place(path: Any, leaf: Any) -> Any:
+    def find(path: Any, leaf: Any) -> Any:
         name = parameter_path(path)
         array = flat.pop(name, None)
         if array is None or array.shape != leaf.shape or array.dtype != leaf.dtype:
@@ -206,10 +209,20 @@ def restore_into(checkpoint: Checkpoint, template: Any, *, device_mesh: Mesh) ->
             raise InputError(f'{checkpoint.path}: {name}', found, expected)
         return array
 
-    tree = jax.tree_util.tree_map_with_path(place, template)
+    tree = jax.tree_util.tree_map_with_path(find, template)
     if flat:
         raise InputError(checkpoint.path, f'{sorted(flat)[:3]} too many', 'the same network')
-    return jax.device_put(tree, replicated(device_mesh))
+    return jax.tree.map(lambda array: place(array, replicated(device_mesh)), tree)
+
+
+def _checkpointer() -> ocp.Checkpointer:
+    """Orbax for this process by itself: else it would wait for the others."""
+    index = everyone().index
+    options = ocp.options.MultiprocessingOptions(
+        primary_host=index, active_processes={index}, barrier_sync_key_prefix=f'process_{index}'
+    )
+    handler = ocp.PyTreeCheckpointHandler(multiprocessing_options=options)
+    return ocp.Checkpointer(handler, multiprocessing_options=options)
 
 
 def _check_space(folder: Path, tree: Any) -> None:

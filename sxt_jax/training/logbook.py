@@ -16,12 +16,34 @@ from tensorboardX import SummaryWriter
 
 from sxt_jax.core.atomic import check_writable, write_text
 from sxt_jax.core.errors import InputError
+from sxt_jax.core.processes import ALONE, Team, check_shared
 
 METRICS_FILE = 'metrics.jsonl'
 _LOCK = '.lock'
 
 
-class Logbook:
+class NoLogbook:
+    """What a process has that writes none, since another does."""
+
+    def write(self, row: Mapping[str, Any]) -> None:
+        """Nothing."""
+
+    def draw(self, step: int, pictures: Mapping[str, np.ndarray]) -> None:
+        """Nothing."""
+
+    def __enter__(self) -> NoLogbook:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        """Nothing."""
+
+
+class Logbook(NoLogbook):
     """Appends rows of metrics to `metrics.jsonl` and to TensorBoard event files.
 
     Args:
@@ -77,12 +99,25 @@ def read_metrics(workdir: str | Path) -> list[dict[str, Any]]:
 
 
 @contextlib.contextmanager
-def locked(workdir: str | Path) -> Iterator[None]:
+def locked(workdir: str | Path, team: Team = ALONE) -> Iterator[None]:
     """Hold the run's folder; the lock ends with the process, however that ends.
 
+    Args:
+      workdir: of the run.
+      team: the processes that train together; the first one holds the folder for all.
+
     Raises:
-      InputError: another process trains in this folder, or it cannot be written to.
+      InputError: another job trains in this folder, it cannot be written to, or not all processes
+        see it.
     """
+    with contextlib.ExitStack() as stack:
+        team.first(lambda: stack.enter_context(_lock(workdir)))
+        check_shared(workdir, team)
+        yield
+
+
+@contextlib.contextmanager
+def _lock(workdir: str | Path) -> Iterator[None]:
     workdir = Path(workdir)
     check_writable(workdir)
     workdir.mkdir(parents=True, exist_ok=True)

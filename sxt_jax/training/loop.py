@@ -13,22 +13,24 @@ from typing import Any
 
 import flax.linen as nn
 import jax
+import jax.numpy as jnp
 import numpy as np
 from absl import logging
-from jax.sharding import Mesh
+from jax.sharding import Mesh, NamedSharding
 from tqdm import tqdm
 
-from sxt_jax.core.devices import split_batch
+from sxt_jax.core.devices import own_copy, replicated, split_batch
 from sxt_jax.core.errors import InputError
+from sxt_jax.core.processes import ALONE, Team
 from sxt_jax.core.progress import progress_bar
-from sxt_jax.data.pipeline import prefetch
+from sxt_jax.data.pipeline import Stream, prefetch
 from sxt_jax.training.checkpoint import (
     best_step,
     list_checkpoints,
     remove_old_checkpoints,
     save_checkpoint,
 )
-from sxt_jax.training.logbook import Logbook
+from sxt_jax.training.logbook import Logbook, NoLogbook
 from sxt_jax.training.objectives import Objective, steps_per_round, turn_of_step
 from sxt_jax.training.state import TrainState
 from sxt_jax.training.step import TrainStep, make_train_step
@@ -83,6 +85,9 @@ class Run:
       device_mesh: the devices.
       description: what a checkpoint tells about the network, JSON-able.
       n_accumulate: parts of a batch, see `make_train_step`.
+      team: the processes that train together, each with devices of the mesh. Each has its own part
+        of every batch; the first one writes. `validate` is called in all, `panels` in the first,
+        with variables on devices of their own.
     """
 
     workdir: Path
@@ -95,6 +100,7 @@ class Run:
     description: Mapping[str, Any]
     n_accumulate: int = 1
     panels: Callable[[Any], Mapping[str, np.ndarray]] | None = None
+    team: Team = ALONE
 
 
 @dataclasses.dataclass
@@ -172,8 +178,8 @@ def train(run: Run, state: TrainState, progress: Progress) -> TrainState:
     first, last = int(state.step), plan.n_epochs * epoch_steps
     steps = _compile_lazily(run)
     with contextlib.ExitStack() as stack:
-        logbook = stack.enter_context(Logbook(run.workdir, first_step=first))
-        interrupted = stack.enter_context(_interruption())
+        logbook = stack.enter_context(_open_logbook(run, first))
+        interruption = _Agreed(run, stack.enter_context(_interruption()))
         bar = stack.enter_context(
             progress_bar(total=last, initial=first, unit='step', desc='training')
         )
@@ -191,9 +197,10 @@ def train(run: Run, state: TrainState, progress: Progress) -> TrainState:
                 watch.settle()
                 row = progress.finish_row(done, done // epoch_steps, _validate(run, state))
                 logbook.write(row)
-                if run.panels:
-                    logbook.draw(done, run.panels(state.variables))
-                bar.write(_row_text(row))
+                if run.team.is_first:
+                    if run.panels:
+                        logbook.draw(done, run.panels(own_copy(state.variables)))
+                    bar.write(_row_text(row))
                 _save(run, state, progress)
                 if _stops_early(plan, progress):
                     logging.info('No better %s in %d validations', plan.plateau, plan.patience)
@@ -201,12 +208,12 @@ def train(run: Run, state: TrainState, progress: Progress) -> TrainState:
             elif plan.checkpoint_every_steps and done % plan.checkpoint_every_steps == 0:
                 watch.settle()
                 _save(run, state, progress)
-            if interrupted.is_set():
+            if interruption.is_asked():
                 watch.settle()
-                path = _save(run, state, progress)
+                _save(run, state, progress)
                 raise TrainingInterrupted(
                     run.workdir,
-                    f'interrupted after step {done}; saved {path.name}',
+                    f'interrupted after step {done}; saved {done}',
                     'the same command to go on',
                 )
     return state
@@ -261,8 +268,25 @@ def _compile_lazily(run: Run) -> list[TrainStep]:
 def _device_batch(run: Run, step: int) -> tuple[int, dict[str, jax.Array]]:
     """Whose turn it is, and its batch on the devices."""
     turn = turn_of_step(run.objectives, step)
-    batch = run.objectives[turn.objective].stream.batch(turn.step)
-    return turn.objective, jax.device_put(batch, split_batch(run.device_mesh))
+    stream, sharding = run.objectives[turn.objective].stream, split_batch(run.device_mesh)
+    if run.team.size == 1:
+        return turn.objective, jax.device_put(stream.batch(turn.step), sharding)
+    return turn.objective, _own_parts(stream, turn.step, sharding)
+
+
+def _own_parts(stream: Stream, step: int, sharding: NamedSharding) -> dict[str, jax.Array]:
+    """A batch over the devices of all processes, of which this one makes what is on its own."""
+    parts: dict[str, list[jax.Array]] = {}
+    places: Any = sharding.addressable_devices_indices_map((stream.batch_size,))
+    for device, (rows,) in places.items():
+        for name, array in stream.batch(step, rows).items():
+            parts.setdefault(name, []).append(jax.device_put(array, device))
+    return {
+        name: jax.make_array_from_single_device_arrays(
+            (stream.batch_size, *arrays[0].shape[1:]), sharding, arrays
+        )
+        for name, arrays in parts.items()
+    }
 
 
 def _is_validated(epoch: int, plan: Plan) -> bool:
@@ -270,24 +294,62 @@ def _is_validated(epoch: int, plan: Plan) -> bool:
 
 
 def _validate(run: Run, state: TrainState) -> Mapping[str, float]:
-    return run.validate(state.variables) if run.validate else {}
+    """The scores of the first process: others may round differently, and all must go one way."""
+    if not run.validate:
+        return {}
+    scores = dict(run.validate(own_copy(state.variables)))
+    return dict(run.team.gather(scores)[0])
 
 
 def _stops_early(plan: Plan, progress: Progress) -> bool:
     return 0 < plan.patience <= progress.validations_since_best(plan.plateau)
 
 
-def _save(run: Run, state: TrainState, progress: Progress) -> Path:
+def _save(run: Run, state: TrainState, progress: Progress) -> None:
     description = {**run.description, 'history': progress.history, 'pending': progress.sums}
-    path = save_checkpoint(run.workdir, int(state.step), state, description)
     best = best_step(progress.history, metric=SCORE)
-    remove_old_checkpoints(run.workdir, keep=run.plan.keep, always=best)
-    return path
+
+    def save() -> None:
+        save_checkpoint(run.workdir, int(state.step), state, description)
+        remove_old_checkpoints(run.workdir, keep=run.plan.keep, always=best)
+
+    # All wait: devices that wait for those of a process that writes would give up some day.
+    run.team.first(save)
+
+
+def _open_logbook(run: Run, first_step: int) -> NoLogbook:
+    return Logbook(run.workdir, first_step=first_step) if run.team.is_first else NoLogbook()
 
 
 def _row_text(row: Mapping[str, Any]) -> str:
     numbers = ', '.join(f'{k} {v:.4f}' for k, v in row.items() if k not in ('step', 'epoch'))
     return f'epoch {row["epoch"]} (step {row["step"]}): {numbers}'
+
+
+class _Agreed:
+    """Whether a process was asked to end: several learn it in the same step, one after the asking.
+
+    What each was asked goes over the devices behind a step, whose result nobody waits for before
+    the next step is on its way.
+    """
+
+    def __init__(self, run: Run, asked: threading.Event) -> None:
+        self._asked, self._team = asked, run.team
+        self._sharding = split_batch(run.device_mesh)
+        self._any = jax.jit(jnp.any, out_shardings=replicated(run.device_mesh))
+        self._told: jax.Array | None = None
+
+    def is_asked(self) -> bool:
+        """Called once after each step."""
+        if self._team.size == 1:
+            return self._asked.is_set()
+        told, own = self._told, np.full(1, self._asked.is_set())
+        self._told = self._any(
+            jax.make_array_from_callback(
+                (self._sharding.num_devices,), self._sharding, lambda _: own
+            )
+        )
+        return told is not None and bool(told)
 
 
 @contextlib.contextmanager

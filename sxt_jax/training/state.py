@@ -14,7 +14,7 @@ import optax
 from absl import logging
 from jax.sharding import Mesh
 
-from sxt_jax.core.devices import replicated
+from sxt_jax.core.devices import place, replicated
 from sxt_jax.core.errors import InputError
 from sxt_jax.training.objectives import Objective, parameter_path, trainable_mask
 
@@ -118,7 +118,7 @@ def start_from(state: TrainState, variables: Mapping[str, Any], *, scope: str) -
         found = other.get(text)
         if found is not None and found.shape == leaf.shape:
             taken.append(text)
-            return jax.device_put(jnp.asarray(found, leaf.dtype), leaf.sharding)
+            return place(jnp.asarray(found, leaf.dtype), leaf.sharding)
         shape = 'nothing' if found is None else f'shape {found.shape}'
         if scope == 'matching':
             fresh.append(f'{text} {leaf.shape} (there: {shape})')
