@@ -56,9 +56,9 @@ class OneBatch:
             'labels': rng.integers(0, 2, shape, np.int16),
         }
 
-    def batch(self, step: int) -> dict[str, np.ndarray]:
-        """The batch, whatever the step."""
-        return self._batch
+    def batch(self, step: int, rows: slice = slice(None)) -> dict[str, np.ndarray]:
+        """Those rows of the batch, whatever the step."""
+        return {name: values[rows] for name, values in self._batch.items()}
 
 
 @contextmanager
@@ -67,8 +67,10 @@ def xla_convolutions() -> Iterator[None]:
 
     def plain(x: jax.Array, kernel: jax.Array, *, stride: int, padding: Any) -> jax.Array:
         window = kernel.shape[:-2]
-        pads = jax.lax.padtype_to_pads(x.shape[1:-1], window, (stride,) * len(window), padding)
-        return lax_conv(x, kernel, (stride,) * len(window), pads)
+        strides = (stride,) * len(window)
+        if isinstance(padding, str):
+            padding = jax.lax.padtype_to_pads(x.shape[1:-1], window, strides, padding)
+        return lax_conv(x, kernel, strides, padding)
 
     def joined(coarse: jax.Array, x: jax.Array, kernel: jax.Array) -> jax.Array:
         factors = [n // m for n, m in zip(x.shape[1:-1], coarse.shape[1:-1], strict=True)]

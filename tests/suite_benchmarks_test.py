@@ -6,7 +6,7 @@ from importlib.util import find_spec
 import numpy as np
 import pytest
 
-from benchmarks import accuracy, papers, run
+from benchmarks import accuracy, papers, run, voxel_operations
 
 MACHINE = {'platform': 'cpu', 'device': 'cpu', 'n_cores': 2, 'smoke': False, 'repeats': 2}
 
@@ -165,3 +165,12 @@ def test_the_table_has_the_claims_with_records_only():
     assert len(heads) == len(row)
     assert row[2:] == ('2: 0.200 · 4: 0.400', 'yes', '`labelled_slices`')
     assert accuracy.table_rows([]) == [heads]
+
+
+def test_operations_on_voxels_equal_those_of_scikit_image():
+    for theirs, ours in voxel_operations.groups(smoke=True):
+        found = np.array(ours.run())
+        ours.check(found)
+        theirs.check(theirs.run())
+        with pytest.raises(AssertionError):
+            ours.check(np.roll(found, 1, axis=0))
