@@ -207,7 +207,7 @@ def _follow_all(
     volume: _Volume, on_block: Callable[[int], Any] | None
 ) -> tuple[np.ndarray, np.ndarray]:
     """Flat index of the voxel in which each path ends, and which voxels move; both [voxels]."""
-    recipe, shape = volume.recipe, volume.shape
+    recipe, shape = volume.recipe.of_finding(), volume.shape
     _, n_doublings = _plan(recipe)
     ends = np.empty(shape, np.int32 if math.prod(shape) < 2**31 else np.int64)
     moving = np.empty(shape, bool)
@@ -380,7 +380,8 @@ def _flow_errors_of_block(
     volume: _Volume, block: Block, own: jax.Array, n_labels: int, *, centroids: np.ndarray
 ) -> np.ndarray:
     """[n] sum of what the flows differ by from those that an instance should have."""
-    _, prepared = _prepared_block(*_arrays(volume, block), recipe=volume.recipe)
+    recipe = volume.recipe.of_finding()
+    _, prepared = _prepared_block(*_arrays(volume, block), recipe=recipe)
     table = np.zeros((n_labels + 1, own.ndim), np.float32)
     # In coordinates of the region, which single precision holds to the last digit.
     table[: len(centroids)] = centroids - np.array(block.region.start)

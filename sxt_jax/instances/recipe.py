@@ -76,3 +76,15 @@ class Recipe:
         }
         missing = {name: value for name, value in filled.items() if getattr(self, name) is None}
         return dataclasses.replace(self, **missing)
+
+    def of_finding(self) -> Recipe:
+        """Without what removes or splits instances: one program finds them for all such choices."""
+        return dataclasses.replace(
+            self,
+            min_diameter=None,
+            max_diameter=None,
+            min_foreground_share=0.0,
+            max_flow_error=None,
+            min_axis_ratio=0.0,
+            split=False,
+        )

@@ -64,7 +64,7 @@ def reconstruct(
     foreground, flows = jnp.asarray(foreground), jnp.asarray(flows)
     check(foreground.shape, flows.shape, cell_radius, voxel_size)
     recipe = recipe.filled_in(cell_radius, voxel_size)
-    raw = _find(foreground, flows, recipe=recipe, voxel_size=voxel_size)
+    raw = _find(foreground, flows, recipe=recipe.of_finding(), voxel_size=voxel_size)
     check_values(finite=bool(raw['finite']), known=bool(raw['known']))
     n_labels = table_length(int(raw['n']))
     return _select(

@@ -68,6 +68,25 @@ CASES = {
 # Half the time to compile; all that is tested is decided before.
 _jit = functools.partial(jax.jit, compiler_options={'xla_backend_optimization_level': 0})
 DTYPES = ('float32', 'bfloat16')
+# What takes long to compile, and has the layers of others or is trained elsewhere: gradients in
+# bfloat16 and on eight devices, and inference, by -m slow only.
+HEAVY = {
+    'gradients': (
+        'unet3d residual',
+        'cellpose3d',
+        'double_decoder',
+        'resunet',
+        'transunet',
+        'setr naive',
+    ),
+    'inference': ('cellpose3d', 'double_decoder'),
+}
+
+
+def _but_slow(what, *more):
+    """All cases, the heavy ones of them marked."""
+    slow = dict.fromkeys(HEAVY[what], (pytest.mark.slow,))
+    return [pytest.param(case, *more, marks=slow.get(case, ())) for case in CASES]
 
 
 @functools.cache
@@ -80,23 +99,35 @@ def _network(case, dtype='float32'):
     return model, draw(model, x[:1].shape), x
 
 
+def _compute(model, params, variables, x):
+    """Heads of a training step, and updated statistics."""
+    return model.apply(
+        {**variables, 'params': params},
+        x,
+        train=True,
+        mutable=['batch_stats'],
+        rngs={'dropout': jax.random.key(2)},
+    )
+
+
 @functools.cache
 def _step(case, dtype='float32'):
     """(variables, x) -> gradient, (heads, updated statistics) of a training step, jitted."""
     model, _, _ = _network(case, dtype)
 
     def loss(params, variables, x):
-        heads, updates = model.apply(
-            {**variables, 'params': params},
-            x,
-            train=True,
-            mutable=['batch_stats'],
-            rngs={'dropout': jax.random.key(2)},
-        )
+        heads, updates = _compute(model, params, variables, x)
         return sum(jnp.mean(jnp.square(h - 0.3)) for h in heads.values()), (heads, updates)
 
     gradient = jax.grad(loss, has_aux=True)
     return _jit(lambda variables, x: gradient(variables['params'], variables, x))
+
+
+@functools.cache
+def _forward(case, dtype='float32'):
+    """(variables, x) -> heads, updated statistics of a training step, jitted."""
+    model, _, _ = _network(case, dtype)
+    return _jit(lambda variables, x: _compute(model, variables['params'], variables, x))
 
 
 @functools.cache
@@ -115,8 +146,10 @@ def test_config_makes_the_same_network_again(case):
     assert build_model(model_config(model)) == model
 
 
-@pytest.mark.parametrize('dtype', DTYPES)
-@pytest.mark.parametrize('case', CASES)
+@pytest.mark.parametrize(
+    ('case', 'dtype'),
+    [*((case, 'float32') for case in CASES), *_but_slow('gradients', 'bfloat16')],
+)
 def test_trains_with_finite_gradients_and_float32_parameters(case, dtype):
     _, variables, x = _network(case, dtype)
     gradient, (heads, updates) = _trained(case, dtype)
@@ -136,7 +169,15 @@ def test_gradient_of_a_constant_image_is_finite(case):
 
 @pytest.mark.parametrize('case', CASES)
 def test_bfloat16_is_near_float32(case):
-    exact, rounded = (_trained(case, dtype)[1][0] for dtype in DTYPES)
+    _, (exact, _) = _trained(case)
+    _, variables, x = _network(case, 'bfloat16')
+    if case in HEAVY['gradients']:
+        rounded, updates = _forward(case, 'bfloat16')(variables, x)
+    else:
+        _, (rounded, updates) = _trained(case, 'bfloat16')
+    for a in jax.tree.leaves((rounded, updates)):
+        assert a.dtype == jnp.float32
+        assert np.isfinite(a).all()
     for name, head in exact.items():
         assert jnp.linalg.norm(rounded[name] - head) < 0.15 * jnp.linalg.norm(head)
 
@@ -150,7 +191,7 @@ def test_vmap_over_the_batch_equals_the_batch(case):
         np.testing.assert_allclose(one_by_one[name][:, 0], head, atol=1e-5)
 
 
-@pytest.mark.parametrize('case', CASES)
+@pytest.mark.parametrize('case', _but_slow('gradients'))
 def test_eight_devices_do_as_one(case):
     _, variables, x = _network(case)
     device_mesh = devices.make_device_mesh()
@@ -164,7 +205,7 @@ def test_eight_devices_do_as_one(case):
 
 
 @pytest.mark.parametrize('case', CASES)
-def test_sides_that_do_not_fit_are_refused_and_inference_pads(case):
+def test_sides_that_do_not_fit_are_refused(case):
     model, variables, x = _network(case)
     multiple = side_multiple(model)
     assert all(s % m == 0 for s, m in zip(CASES[case][1], multiple, strict=True))
@@ -172,6 +213,11 @@ def test_sides_that_do_not_fit_are_refused_and_inference_pads(case):
         wrong = x[..., : x.shape[-2] - 1, :]
         with pytest.raises(InputError, match='multiples'):
             model.apply(variables, wrong)
+
+
+@pytest.mark.parametrize('case', _but_slow('inference'))
+def test_inference_pads_to_sides_that_fit(case):
+    model, variables, x = _network(case)
     sides = CASES[case][1]
     volume = np.asarray(jax.random.normal(jax.random.key(3), (3, *sides[1:], x.shape[-1])))
     odd = volume[:, 1:, : sides[2] - 1]
