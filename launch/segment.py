@@ -4,12 +4,12 @@
     python -m launch.segment --checkpoint=W --input=IN --output=DIR --instances --cell_radius=12
 
 Labels have the name, format, grid and voxel size of their tomogram; of several checkpoints A,B,C
-the mean probability counts. A file that fails does not stop the others; exit status 2.
-Tiles are those of the training, unless --tile, --overlap and --blend say otherwise. Networks with a
-label −1 … 1 (deep_sxt) see whole slices where memory allows; above 0 is the mask. Those with maps
-of cells (fibsem) label cells 1, boundaries 2; `--probabilities` writes the maps, up to 255. Those
-with flows (cellpose3d, and by slices in three orientations cellpose2d) give each cell a number with
-`--instances`; `--probabilities` writes foreground and flows, for `launch.reconstruct`.
+the mean probability counts. A file that fails does not stop the others; exit status 2. Processes of
+a job (README) share out files, or the slices of an OME-Zarr. Tiles are those of the training,
+unless --tile, --overlap and --blend say otherwise. Networks with a label −1 … 1 (deep_sxt) see
+whole slices where memory allows; above 0 is the mask. Those with maps of cells (fibsem) label cells
+1, boundaries 2; `--probabilities` writes the maps, up to 255. Those with flows (cellpose3d, by
+slices cellpose2d) number cells with `--instances`; `--probabilities` writes foreground and flows.
 """
 
 from __future__ import annotations

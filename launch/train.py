@@ -7,7 +7,8 @@ DIR holds tomograms with labels; some networks learn from others without labels 
 stopped. W gets checkpoints/ (the best by validation Dice and the newest), metrics.jsonl,
 tensorboard/ and curves.png; of a cascade (configs/cascade.py) W/checkpoints/ holds all stages, and
 each has such a folder W/<stage>/. Any field of the config is changed on the command line:
---config.epochs=50.
+--config.epochs=50. With --multiprocess, or --coordinator_address, --num_processes and --process_id,
+this is one process of several that train one network (README, Several processes).
 """
 
 from __future__ import annotations

@@ -6,7 +6,7 @@ import collections
 import concurrent.futures
 import dataclasses
 from collections.abc import Callable, Generator, Sequence
-from typing import Protocol, TypeVar
+from typing import Protocol, TypeVar, runtime_checkable
 
 import numpy as np
 
@@ -35,16 +35,20 @@ class Stream(Protocol):
     @property
     def steps_per_epoch(self) -> int: ...
 
+    def batch(self, step: int) -> Batch:
+        """The batch of that step: the same whenever and however often it is asked for."""
+        ...
+
+
+@runtime_checkable
+class PartedStream(Stream, Protocol):
+    """One that several processes can draw from, each its own examples of a batch."""
+
     @property
     def batch_size(self) -> int: ...
 
     def batch(self, step: int, rows: slice = ...) -> Batch:
-        """The batch of that step: the same whenever and however often it is asked for.
-
-        Args:
-          step: of the objective.
-          rows: which examples of the batch; by default all.
-        """
+        """The examples `rows` of the batch of that step."""
         ...
 
 

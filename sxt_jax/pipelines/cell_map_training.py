@@ -14,6 +14,7 @@ import numpy as np
 from jax.sharding import Mesh
 
 from sxt_jax.core.errors import InputError
+from sxt_jax.core.processes import everyone
 from sxt_jax.data.cell_maps import CODES, with_cell_maps
 from sxt_jax.data.intensity import Intensity
 from sxt_jax.data.labelled_slices import hold_slices
@@ -90,6 +91,7 @@ class CellMapTraining:
                 data.validation,
                 tiling=dict(config.inference),
                 device_mesh=device_mesh,
+                team=everyone(),
             )
 
         return validate

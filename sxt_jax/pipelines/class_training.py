@@ -12,6 +12,7 @@ from absl import logging
 from jax.sharding import Mesh
 
 from sxt_jax.core.errors import InputError
+from sxt_jax.core.processes import everyone
 from sxt_jax.data.binning import NO_BINNING
 from sxt_jax.data.datasets import Example, class_frequencies
 from sxt_jax.data.intensity import Intensity
@@ -99,6 +100,7 @@ class ClassTraining:
                 classes=data.classes,
                 tiling=dict(config.inference),
                 device_mesh=device_mesh,
+                team=everyone(),
             )
 
         return validate

@@ -16,6 +16,7 @@ from jax.sharding import Mesh
 from sxt_jax.core.atomic import remove_abandoned
 from sxt_jax.core.errors import InputError
 from sxt_jax.core.memory import fits_in_memory
+from sxt_jax.core.processes import everyone
 from sxt_jax.core.progress import progress_bar
 from sxt_jax.core.volume import ArrayLike
 from sxt_jax.data.datasets import Example
@@ -153,7 +154,7 @@ class FlowTraining:
 
         def validate(variables: Any) -> dict[str, float]:
             predict = partial(predict_flows, apply_fn, variables, **options)
-            return flow_scores(predict, data.validation, cell_radius=radius)
+            return flow_scores(predict, data.validation, cell_radius=radius, team=everyone())
 
         return validate
 
@@ -187,12 +188,15 @@ def with_targets(
     """
     kind = config.flows.kind
     n_voxels = sum(math.prod(example.shape) for example in examples)
-    kept = None
-    if not fits_in_memory((3 if slices else 1) * _TARGET_BYTES * n_voxels):
+    kept, team = None, everyone()
+    fits = fits_in_memory((3 if slices else 1) * _TARGET_BYTES * n_voxels)
+    if not all(team.gather(fits)):
         kept = folder / ('slices' if slices else kind)
         kept.mkdir(parents=True, exist_ok=True)
         remove_abandoned(kept)
         logging.info('Foreground and flows do not fit in memory and are kept in %s', kept)
+    if kept is not None and not team.is_first:
+        team.wait()  # what the first process keeps, the others find
     made, flows_of = [], partial(labels_to_flows, kind=kind)
     with progress_bar(total=len(examples), unit='volume', desc='flows', inner=True) as bar:
         for example in examples:
@@ -201,6 +205,8 @@ def with_targets(
             else:
                 made.append(with_flows(example, flows_of, folder=kept))
             bar.update()
+    if kept is not None and team.is_first:
+        team.wait()
     return made
 
 

@@ -19,6 +19,7 @@ from absl import logging
 from jax.sharding import Mesh
 
 from sxt_jax.core.errors import InputError
+from sxt_jax.core.processes import everyone
 from sxt_jax.core.volume import ArrayLike
 from sxt_jax.data.datasets import Example
 from sxt_jax.data.intensity import Intensity
@@ -160,6 +161,7 @@ class MaskTraining:
                 label_weight=fields.label_weight,
                 ssim_weight=fields.ssim_weight,
                 delta=fields.huber_delta,
+                team=everyone(),
             )
 
         return validate

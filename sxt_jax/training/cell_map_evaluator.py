@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from jax.sharding import Mesh
 
+from sxt_jax.core.processes import ALONE, Team
 from sxt_jax.data.classes import IGNORE_INDEX
 from sxt_jax.data.datasets import Example
 from sxt_jax.inference import predict_slabs
@@ -24,6 +25,7 @@ def cell_map_scores(
     *,
     tiling: Mapping[str, Any],
     device_mesh: Mesh | None,
+    team: Team = ALONE,
 ) -> dict[str, float]:
     """Dice of mask and boundary, thresholded at 0.5, over the pixels of all slices together.
 
@@ -33,12 +35,14 @@ def cell_map_scores(
       examples: slices whose labels are `data.cell_maps.cell_codes`.
       tiling: `tile`, `overlap`, `blend`, `batch_size` of `predict_slabs`.
       device_mesh: the devices.
+      team: processes that see some of the slices each.
 
     Returns:
       'dice/mask', 'dice/boundary', and their mean as 'dice'; what is 0/0 is left out.
     """
-    total: Counter[str] = Counter()
-    for example in examples:
+
+    def count(example: Example) -> Counter[str]:
+        total: Counter[str] = Counter()
         for slab in predict_slabs(
             apply_fn, variables, example.image, device_mesh=device_mesh, **tiling
         ):
@@ -49,6 +53,11 @@ def cell_map_scores(
                 true = (codes != IGNORE_INDEX) & (codes & bit > 0)
                 both, either = (int(n) for n in ((found & true).sum(), found.sum() + true.sum()))
                 total.update({f'{name} both': both, f'{name} either': either})
+        return total
+
+    total: Counter[str] = Counter()
+    for counts in team.share(count, examples):
+        total.update(counts)
     dice = {
         f'dice/{name}': 2 * total[f'{name} both'] / total[f'{name} either']
         for name in BITS

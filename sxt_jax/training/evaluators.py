@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from jax.sharding import Mesh
 
+from sxt_jax.core.processes import ALONE, Team
 from sxt_jax.data.classes import IGNORE_INDEX, Classes
 from sxt_jax.data.datasets import Example
 from sxt_jax.inference import keep_classes, predict_slabs
@@ -23,6 +24,7 @@ def validation_scores(
     classes: Classes,
     tiling: Mapping[str, Any],
     device_mesh: Mesh | None,
+    team: Team = ALONE,
 ) -> dict[str, float]:
     """Dice of whole volumes: 'dice' over all foreground classes, and 'dice/<class>'.
 
@@ -38,11 +40,15 @@ def validation_scores(
       classes: names the scores.
       tiling: `tile`, `overlap`, `blend`, `batch_size` of `predict_slabs`.
       device_mesh: the devices.
+      team: processes that segment some of the volumes each.
     """
-    found = [
-        scores(_volume_confusion(apply_fn, variables, example, len(classes), tiling, device_mesh))
-        for example in examples
-    ]
+
+    def count(example: Example) -> list[list[int]]:
+        n = len(classes)
+        found = _volume_confusion(apply_fn, variables, example, n, tiling, device_mesh)
+        return found.tolist()
+
+    found = [scores(np.array(counts, np.int64)) for counts in team.share(count, examples)]
     dice = np.array([columns['dice'][1:] for columns in found])  # [volume, foreground class]
     found_anywhere = np.isfinite(dice).any(0)
     names = np.array(classes.names[1:])[found_anywhere]

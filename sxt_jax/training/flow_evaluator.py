@@ -11,6 +11,7 @@ import numpy as np
 from absl import logging
 
 from sxt_jax.core.memory import host_bytes
+from sxt_jax.core.processes import ALONE, Team
 from sxt_jax.core.volume import ArrayLike, relative_sides, slabs
 from sxt_jax.data.classes import IGNORE_INDEX, count_values
 from sxt_jax.data.datasets import Example
@@ -43,7 +44,11 @@ class _Cells:
 
 
 def flow_scores(
-    predict: Predict, examples: Sequence[Example], *, cell_radius: float | None = None
+    predict: Predict,
+    examples: Sequence[Example],
+    *,
+    cell_radius: float | None = None,
+    team: Team = ALONE,
 ) -> dict[str, float]:
     """How well cells are found in whole volumes, and the foreground and flows they are made of.
 
@@ -61,6 +66,7 @@ def flow_scores(
         as `predict_slabs` yields them.
       examples: the volumes, with flows and instances.
       cell_radius: in voxels along x; None: `typical_radius` of the examples.
+      team: processes that score some of the volumes each.
 
     Returns:
       'dice', by which the best checkpoint is found: the mean over all true cells of the Dice with
@@ -71,11 +77,14 @@ def flow_scores(
       neither 'dice' nor 'ap50' without true cells.
     """
     radius = cell_radius or typical_radius(examples)
-    rows, cells = [], []
-    for example in examples:
+
+    def score(example: Example) -> tuple[dict[str, float], list[tuple[list[float], int, int]]]:
         row, found = _score(predict, example, radius)
-        rows.append(row)
-        cells += found
+        return row, [(part.dice.tolist(), part.n_right, part.n_all) for part in found]
+
+    scored = team.share(score, examples)
+    rows = [row for row, _ in scored]
+    cells = [_Cells(np.array(dice), *counts) for _, parts in scored for dice, *counts in parts]
     names = dict.fromkeys(name for row in rows for name in row)
     voxelwise = {name: float(np.mean([row[name] for row in rows if name in row])) for name in names}
     if not any(len(found.dice) for found in cells):

@@ -23,7 +23,7 @@ from sxt_jax.core.devices import own_copy, replicated, split_batch
 from sxt_jax.core.errors import InputError
 from sxt_jax.core.processes import ALONE, Team
 from sxt_jax.core.progress import progress_bar
-from sxt_jax.data.pipeline import Stream, prefetch
+from sxt_jax.data.pipeline import PartedStream, prefetch
 from sxt_jax.training.checkpoint import (
     best_step,
     list_checkpoints,
@@ -271,10 +271,12 @@ def _device_batch(run: Run, step: int) -> tuple[int, dict[str, jax.Array]]:
     stream, sharding = run.objectives[turn.objective].stream, split_batch(run.device_mesh)
     if run.team.size == 1:
         return turn.objective, jax.device_put(stream.batch(turn.step), sharding)
+    if not isinstance(stream, PartedStream):
+        raise TypeError(f'{stream} gives no parts of batches, as several processes need')
     return turn.objective, _own_parts(stream, turn.step, sharding)
 
 
-def _own_parts(stream: Stream, step: int, sharding: NamedSharding) -> dict[str, jax.Array]:
+def _own_parts(stream: PartedStream, step: int, sharding: NamedSharding) -> dict[str, jax.Array]:
     """A batch over the devices of all processes, of which this one makes what is on its own."""
     parts: dict[str, list[jax.Array]] = {}
     places: Any = sharding.addressable_devices_indices_map((stream.batch_size,))

@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from sxt_jax.core.processes import ALONE, Team
 from sxt_jax.core.volume import ArrayLike, load
 from sxt_jax.data.classes import IGNORE_INDEX
 from sxt_jax.data.datasets import Example
@@ -35,6 +36,7 @@ def mask_scores(
     label_weight: float = LABEL_WEIGHT,
     ssim_weight: float = SSIM_WEIGHT,
     delta: float = DELTA,
+    team: Team = ALONE,
 ) -> dict[str, float]:
     """How well slices are segmented and, if the network does that, reconstructed.
 
@@ -43,6 +45,7 @@ def mask_scores(
       examples: labelled slices.
       patch: (z, y, x) in which reconstructed images are compared with the images.
       value_range, label_weight, ssim_weight, delta: of the training losses.
+      team: processes that see some of the slices each.
 
     Returns:
       'dice' of the mask, label above 0, by which the best checkpoint is found. As published, at
@@ -53,14 +56,20 @@ def mask_scores(
       'image_accuracy', the share of pixels within one SD. Counts are over all slices together, of
       pixels that are not ignored; what is 0/0 is left out.
     """
-    total: Counter[str] = Counter()
-    for example in examples:
+
+    def count(example: Example) -> Counter[str]:
+        total: Counter[str] = Counter()
         image, labels = load(example.image), load(example.labels)
         heads = predict(image)
         total.update(_label_sums(heads['label'][..., 0], labels, delta))
         if 'image' in heads:
             weights = {'value_range': value_range, 'ssim_weight': ssim_weight, 'delta': delta}
             total.update(_image_sums(heads['image'], image, patch, weights))
+        return total
+
+    total: Counter[str] = Counter()
+    for counts in team.share(count, examples):
+        total.update(counts)
     result = _ratios(total)
     if 'validation/label_loss' in result:
         loss = result['validation/label_loss']
