@@ -68,7 +68,10 @@ def assert_all_found(found, labels, *, iou=0.9, lost=0):
 def test_without_foreground_there_is_nothing_whatever_the_flows(rank, recipe):
     shape = SHAPES[rank]
     flows = np.random.default_rng(0).normal(0, 0.5, (*shape, rank)).astype(np.float32)
-    for foreground in (np.zeros(shape, bool), np.full(shape, 0.4, np.float32)):
+    foregrounds = [np.zeros(shape, bool)]
+    if rank == 2 or recipe:  # another program, which in space takes long to compile
+        foregrounds.append(np.full(shape, 0.4, np.float32))
+    for foreground in foregrounds:
         found = reconstruct(foreground, flows, cell_radius=RADIUS, recipe=recipe)
         assert found.shape == shape
         assert not np.asarray(found).any()
