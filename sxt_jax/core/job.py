@@ -6,6 +6,7 @@ import contextlib
 import json
 import logging
 import os
+import signal
 import sys
 import threading
 import time
@@ -44,8 +45,7 @@ def join_job(
       InputError: no scheduler tells, or the others were not found.
     """
     logging.getLogger('jax._src.distributed').setLevel(logging.WARNING)  # not each step of it
-    # It would take SIGTERM away from Python; `training.loop` agrees on a step to end at by itself.
-    jax.config.update('jax_enable_preemption_service', False)
+    on_terminate = signal.getsignal(signal.SIGTERM)
     try:
         jax.distributed.initialize(
             coordinator_address,
@@ -60,6 +60,10 @@ def join_job(
             '--num_processes and --process_id'
         )
         raise InputError('processes', found, expected) from error
+    if on_terminate is not None and threading.current_thread() is threading.main_thread():
+        # JAX's preemption service takes the signal away from Python, and tells nobody who does not
+        # ask it; `training.loop` agrees on a step to end at by itself.
+        signal.signal(signal.SIGTERM, on_terminate)
     return Job()
 
 
