@@ -9,16 +9,17 @@ import pytest
 from sxt_jax.core.volume import Volume
 from sxt_jax.io import list_volumes, read_volume, write_volume
 from sxt_jax.training.checkpoint import list_checkpoints
-from tests.launch.processes import TINY, run, start, tiny, write_balls
+from tests.launch.processes import call, run, start, tiny, write_balls
 
 pytestmark = pytest.mark.process
+WHOLE = tiny('--config.data.working_shape=None')
 
 
 @pytest.fixture(scope='module')
 def trained(tmp_path_factory):
     folder = tmp_path_factory.mktemp('trained')
     write_balls(folder / 'data')
-    run('train', *TINY, f'--config.data.train={folder / "data"}', f'--workdir={folder / "run"}')
+    run('train', *WHOLE, f'--config.data.train={folder / "data"}', f'--workdir={folder / "run"}')
     return folder
 
 
@@ -31,14 +32,10 @@ def _broken_copy(trained, tmp_path, name):
     return tmp_path / 'data' / name
 
 
-def _train(folder, *flags, status=2):
+def _train(folder, *flags, way=call):
     workdir = folder.parent / 'run'
-    log = run(
-        'train',
-        *tiny(*flags),
-        f'--config.data.train={folder}',
-        f'--workdir={workdir}',
-        status=status,
+    log = way(
+        'train', *tiny(*flags), f'--config.data.train={folder}', f'--workdir={workdir}', status=2
     )
     assert 'Traceback' not in log
     assert not workdir.exists()
@@ -80,7 +77,7 @@ CASES = {
 def test_bad_training_data(trained, tmp_path, what):
     name, damage, message = CASES[what]
     damage(_broken_copy(trained, tmp_path, name))
-    line = _train(tmp_path / 'data')
+    line = _train(tmp_path / 'data', way=run if what == 'truncated image' else call)
     assert line.startswith('error: ')
     assert message in line
 
@@ -93,20 +90,21 @@ def test_labels_outside_the_class_list(trained, tmp_path):
 
 
 def test_unknown_config_field_and_flag(trained):
-    for flag, told in (
-        ('--config.data.trian=x', '--config.data.trian: no such field; expected one of'),
+    for way, flag, told in (
+        (run, '--config.data.trian=x', '--config.data.trian: no such field; expected one of'),
         (
+            call,
             '--config.model.size=3',
             '--config.model.size: no such field; expected one of dropout, filters',
         ),
-        ('--config.epochs=many', '--config.epochs=many: invalid literal for int()'),
-        ('--config=configs/nothing.py', 'configs/nothing.py'),
-        ('--config=configs/acseg.py:x', "variant 'x'; expected one of"),
+        (call, '--config.epochs=many', '--config.epochs=many: invalid literal for int()'),
+        (call, '--config=configs/nothing.py', 'configs/nothing.py'),
+        (call, '--config=configs/acseg.py:x', "variant 'x'; expected one of"),
     ):
-        log = run('train', *TINY, flag, '--workdir=y', status=2)
+        log = way('train', *tiny(), flag, '--workdir=y', status=2)
         assert told in _last_line(log)
         assert 'Traceback' not in log
-    assert 'nonsense' in _last_line(run('segment', '--nonsense=1', status=2))
+    assert 'nonsense' in _last_line(call('segment', '--nonsense=1', status=2))
 
 
 def test_a_network_that_cannot_be_built(trained, tmp_path):
@@ -120,10 +118,10 @@ def test_a_run_is_not_continued_as_another(trained, tmp_path):
     shutil.copytree(trained / 'run', tmp_path / 'run')
     before = (tmp_path / 'run' / 'config.json').read_text()
     flags = (f'--config.data.train={trained / "data"}', f'--workdir={tmp_path / "run"}')
-    log = run('train', *TINY, *flags, '--config.optimizer.learning_rate=0.5', status=2)
+    log = call('train', *WHOLE, *flags, '--config.optimizer.learning_rate=0.5', status=2)
     assert 'config.optimizer.learning_rate is now 0.5; expected 0.01' in _last_line(log)
     assert (tmp_path / 'run' / 'config.json').read_text() == before
-    run('train', *tiny('--config.epochs=3'), *flags)
+    run('train', *WHOLE, '--config.epochs=3', *flags)
     assert (tmp_path / 'run' / 'checkpoints' / '12').exists()
 
 
@@ -171,16 +169,16 @@ def test_wrong_checkpoints_and_inputs(trained, tmp_path):
     image = trained / 'data' / 'images' / 'ball_0.tif'
     flags = (f'--input={image}', f'--output={tmp_path / "out"}')
     assert 'no checkpoint' in _last_line(
-        run('segment', f'--checkpoint={tmp_path}', *flags, status=2)
+        call('segment', f'--checkpoint={tmp_path}', *flags, status=2)
     )
     checkpoint = f'--checkpoint={trained / "run"}'
-    log = run('segment', checkpoint, '--input=/nowhere', f'--output={tmp_path}', status=2)
+    log = call('segment', checkpoint, '--input=/nowhere', f'--output={tmp_path}', status=2)
     assert '/nowhere' in _last_line(log)
-    log = run('segment', checkpoint, f'--input={image}', f'--output={image.parent}', status=2)
+    log = call('segment', checkpoint, f'--input={image}', f'--output={image.parent}', status=2)
     assert 'another folder' in _last_line(log)
     two = np.random.default_rng(0).random((8, 8, 8, 2)).astype(np.float32)
     write_volume(tmp_path / 'two.npy', Volume(two, axes='zyxc'))
-    log = run('segment', checkpoint, f'--input={tmp_path / "two.npy"}', flags[1], status=2)
+    log = call('segment', checkpoint, f'--input={tmp_path / "two.npy"}', flags[1], status=2)
     assert '2 channels' in _last_line(log)
     assert not (tmp_path / 'out').exists() or not list((tmp_path / 'out').iterdir())
 
@@ -203,19 +201,19 @@ def test_unwritable_output(trained, tmp_path):
     (tmp_path / 'file').write_text('')
     image = trained / 'data' / 'images' / 'ball_0.tif'
     flags = (f'--input={image}', f'--output={tmp_path / "file" / "out"}')
-    log = run('segment', f'--checkpoint={trained / "run"}', *flags, status=2)
+    log = call('segment', f'--checkpoint={trained / "run"}', *flags, status=2)
     assert 'cannot be written' in _last_line(log)
     data = f'--config.data.train={trained / "data"}'
-    log = run('train', *TINY, data, f'--workdir={tmp_path / "file" / "run"}', status=2)
+    log = call('train', *tiny(), data, f'--workdir={tmp_path / "file" / "run"}', status=2)
     assert 'cannot be written' in _last_line(log)
 
 
 def test_what_cannot_be_written_and_how_scripts_end(trained, tmp_path):
     flags = (f'--truth={trained / "data" / "labels"}', f'--prediction={tmp_path}')
-    log = run('evaluate', *flags, '--output=/proc/nothing', status=2)
+    log = call('evaluate', *flags, '--output=/proc/nothing', status=2)
     assert 'cannot be written' in _last_line(log)
-    assert '--checkpoint' in run('segment', '--help')
-    log = run(
+    assert '--checkpoint' in call('segment', '--help')
+    log = call(
         'segment', '--checkpoint=/nowhere', '--input=/nowhere', '--output=x', '--debug', status=2
     )
     assert 'Traceback' in log
@@ -227,10 +225,8 @@ def test_a_terminated_segmentation_leaves_nothing(trained, tmp_path):
     write_balls(tmp_path / 'big', n=1, side=160, suffix='.zarr')
     output = tmp_path / 'out'
     image = tmp_path / 'big' / 'images' / 'ball_0.zarr'
-    model = tmp_path / 'run'
-    changed = tiny('--config.data.working_shape=None', '--config.epochs=1')
-    run('train', *changed, f'--config.data.train={trained / "data"}', f'--workdir={model}')
-    process = start('segment', f'--checkpoint={model}', f'--input={image}', f'--output={output}')
+    flags = f'--checkpoint={trained / "run"}', f'--input={image}', f'--output={output}'
+    process = start('segment', *flags)
     while process.poll() is None and not list(output.glob('.incomplete-*')):
         time.sleep(0.01)
     process.terminate()
@@ -243,7 +239,7 @@ def test_a_terminated_segmentation_leaves_nothing(trained, tmp_path):
 def test_a_terminated_training_run_saves_and_says_so(trained, tmp_path):
     workdir = tmp_path / 'run'
     flags = (f'--config.data.train={trained / "data"}', f'--workdir={workdir}')
-    process = start('train', *tiny('--config.epochs=1000'), *flags)
+    process = start('train', *WHOLE, '--config.epochs=1000', *flags)
     while process.poll() is None and not list_checkpoints(workdir):
         time.sleep(0.05)
     process.terminate()
@@ -257,7 +253,7 @@ def test_a_full_disk_leaves_nothing(trained, tmp_path):
     """Files cannot grow beyond a limit: to the write of a checkpoint, a full disk."""
     log = run(
         'train',
-        *tiny('--config.model.filters=(16, 32)'),
+        *WHOLE,
         f'--config.data.train={trained / "data"}',
         f'--workdir={tmp_path / "run"}',
         status=2,

@@ -11,7 +11,7 @@ import pytest
 
 from sxt_jax.models import UNet3D, model_config
 from sxt_jax.training.checkpoint import save_checkpoint
-from tests.launch.processes import run
+from tests.launch.processes import call, run
 from tests.pipelines.exports import WITHOUT_THE_PACKAGE
 
 pytestmark = pytest.mark.process
@@ -51,7 +51,7 @@ def test_the_example_it_prints_runs_without_the_package(workdir, tmp_path):
 )
 def test_errors_are_one_line(workdir, tmp_path, flag, told):
     flags = (f'--checkpoint={workdir}', f'--output={tmp_path / "m.stablehlo"}')
-    log = run('export', *flags, flag, status=2)
+    log = call('export', *flags, flag, status=2)
     assert log.strip().splitlines()[-1].startswith(told)
     assert 'Traceback' not in log
     assert list(tmp_path.iterdir()) == []

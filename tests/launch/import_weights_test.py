@@ -10,7 +10,7 @@ import pytest
 
 from sxt_jax.core.volume import Volume
 from sxt_jax.io import read_volume, write_volume
-from tests.launch.processes import run
+from tests.launch.processes import call, run
 from tests.models.pretrained.biomedisa_models import random_weights, write_model
 
 FIXTURES = pathlib.Path(__file__).parents[1] / 'fixtures'
@@ -55,10 +55,10 @@ def test_imported_weights_of_deep_sxt_segment(tmp_path):
 def test_bad_input_is_one_line(tmp_path):
     (tmp_path / 'model.h5').write_bytes(b'no model')
     flags = ('--format=biomedisa', f'--input={tmp_path / "model.h5"}', f'--output={tmp_path / "W"}')
-    printed = run('import_weights', *flags, status=2)
+    printed = call('import_weights', *flags, status=2)
     assert 'Traceback' not in printed
     assert 'error: ' in printed.splitlines()[-1]
     assert 'model.h5: no HDF5 file' in printed.splitlines()[-1]
     assert not (tmp_path / 'W').exists()
-    printed = run('import_weights', *flags, '--tile=8,x,8', status=2)
+    printed = call('import_weights', *flags, '--tile=8,x,8', status=2)
     assert '--tile: 8,x,8' in printed.splitlines()[-1]

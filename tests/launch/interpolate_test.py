@@ -10,7 +10,7 @@ import pytest
 
 from sxt_jax.core.volume import Volume
 from sxt_jax.io import read_volume, write_volume
-from tests.launch.processes import run, start, write_balls
+from tests.launch.processes import call, run, start, write_balls
 
 pytestmark = pytest.mark.process
 
@@ -44,7 +44,7 @@ def test_a_folder(sparse, tmp_path):
 def test_one_bad_file_of_two(sparse, tmp_path):
     write_volume(tmp_path / 'labels' / 'ball_0.tif', Volume(np.ones((15, 16, 16), np.uint8)))
     output = tmp_path / 'dense'
-    printed = run('interpolate', *sparse, f'--output={output}', '--n_steps=9', status=2)
+    printed = call('interpolate', *sparse, f'--output={output}', '--n_steps=9', status=2)
     assert 'labels of shape [15, 16, 16]; expected [16, 16, 16]' in printed
     assert 'Traceback' not in printed
     assert [path.name for path in output.iterdir()] == ['ball_1.tif']

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tests.launch.processes import run, tiny, write_balls
+from tests.launch.processes import call, run, tiny, write_balls
 
 pytestmark = pytest.mark.process
 SCORES = 'method,class,n_tomograms,repeat,name,dice\nnetwork,ball,{0},0,x,{1}\n'
@@ -29,7 +29,7 @@ def test_what_is_trained_is_scored_and_fitted(tmp_path):
     assert '4.0 tomograms for ball (network) are more than the 3 measured' in printed
     for name in ('scores.csv', 'learning_curve.csv', 'learning_curve.png'):
         assert (tmp_path / 'out' / name).stat().st_size > 50
-    log = run('learning_curve', *flags, '--sizes=1,4', status=2)
+    log = call('learning_curve', *flags, '--sizes=1,4', status=2)
     assert log.strip().splitlines()[-1].startswith('error: sizes: 4; expected at most the 3 pairs')
     assert 'Traceback' not in log
 
@@ -37,7 +37,7 @@ def test_what_is_trained_is_scored_and_fitted(tmp_path):
 def test_what_cannot_be_reached_is_written_and_told(tmp_path):
     (tmp_path / 't.csv').write_text('n_tomograms,dice\n2,0.9\n4,0.8\n')
     flags = f'--scores={tmp_path / "t.csv"}', f'--output={tmp_path / "out"}'
-    log = run('learning_curve', *flags, status=2)
+    log = call('learning_curve', *flags, status=2)
     assert log.strip().splitlines()[-1].startswith('error: target: Dice 0.95, which no curve')
     assert 'Traceback' not in log
     assert (tmp_path / 'out' / 'learning_curve.png').stat().st_size > 5000

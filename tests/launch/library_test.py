@@ -8,7 +8,7 @@ import pytest
 
 from tests.data.cells import write_library
 from tests.data.library_test import TASK
-from tests.launch.processes import run
+from tests.launch.processes import call, run
 
 pytestmark = pytest.mark.process
 
@@ -25,6 +25,6 @@ def test_it_lists_cells_and_which_serve_which_task(tmp_path):
     assert [row[TASK] for row in rows.values()] == ['yes', 'yes', 'yes', 'no']
     assert rows['b/c3']['nucleus'] == '5'
     assert rows['c/c4']['names_from'] == 'AmiraMesh'
-    log = run('library', f'--root={root}', '--task=m=mitochondria', status=2)
+    log = call('library', f'--root={root}', '--task=m=mitochondria', status=2)
     assert 'error: --task: no cell has a material called mitochondria; expected what' in log
     assert 'Traceback' not in log

@@ -7,7 +7,7 @@ import pytest
 
 from sxt_jax.core.volume import Volume
 from sxt_jax.io import write_volume
-from tests.launch.processes import run
+from tests.launch.processes import call, run
 
 pytestmark = pytest.mark.process
 
@@ -17,7 +17,7 @@ def test_filopodia_and_bad_flags(tmp_path):
     labels[3:12, 4:14, 3:12], labels[3:12, 4:14, 22:40], labels[0, 0, 0] = 1, 1, 1
     write_volume(tmp_path / 'in.mrc', Volume(labels, (9.8, 9.8, 9.8)))
     flags = [f'--input={tmp_path / "in.mrc"}', f'--output={tmp_path / "out" / "f.csv"}']
-    log = run('measure', *flags, '--kind=filopodia', '--class=7', status=2)
+    log = call('measure', *flags, '--kind=filopodia', '--class=7', status=2)
     assert "no voxel of class '7'; expected one of 1" in log.strip().splitlines()[-1]
     assert 'Traceback' not in log
     assert not (tmp_path / 'out').exists()

@@ -5,7 +5,7 @@ import pytest
 
 from sxt_jax.core.volume import Volume
 from sxt_jax.io import read_volume, write_volume
-from tests.launch.processes import run
+from tests.launch.processes import call, run
 from tests.propagation.stack_test import moving_cells
 
 pytestmark = pytest.mark.process
@@ -18,7 +18,7 @@ def test_a_stack_and_a_missing_file(tmp_path):
     write_volume(tmp_path / 'labels.tif', Volume(sparse))
     flags = [f'--{name}={tmp_path / name}.tif' for name in ('image', 'labels')]
     flags.append(f'--output={tmp_path / "cells.tif"}')
-    log = run('propagate', *flags, status=2)
+    log = call('propagate', *flags, status=2)
     assert log.strip().splitlines()[-1].startswith('error: --maps: none')
     assert not (tmp_path / 'cells.tif').exists()
     printed = run('propagate', *flags, '--method=flow')

@@ -8,7 +8,7 @@ import pytest
 from sxt_jax.core.volume import Volume
 from sxt_jax.instances import labels_to_flows
 from sxt_jax.io import read_volume, write_volume
-from tests.launch.processes import run
+from tests.launch.processes import call, run
 
 pytestmark = pytest.mark.process
 
@@ -28,5 +28,5 @@ def test_instances_of_a_file_and_bad_flags(tmp_path):
         (['--cell_radius=5', '--published'], '--min_diameter and --max_diameter'),
         (['--cell_radius=5', '--components=zzz'], "'zzz'"),
     ):
-        log = run('reconstruct', *flags, *wrong, status=2)
+        log = call('reconstruct', *flags, *wrong, status=2)
         assert told in log.strip().splitlines()[-1]

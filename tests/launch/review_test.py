@@ -7,7 +7,7 @@ import pytest
 
 from sxt_jax.core.volume import Volume
 from sxt_jax.io import write_volume
-from tests.launch.processes import run
+from tests.launch.processes import call, run
 
 pytestmark = pytest.mark.process
 
@@ -22,7 +22,7 @@ def test_a_sheet_and_bad_flags(tmp_path):
         write_volume(tmp_path / name, Volume(data, (10.0, 10.0, 10.0)))
     flags = [f'--prediction={tmp_path / "p.tif"}', f'--corrected={tmp_path / "c.tif"}']
     output = f'--output={tmp_path / "out" / "sheet.png"}'
-    log = run('review', *flags, f'--image={tmp_path / "no.mrc"}', output, status=2)
+    log = call('review', *flags, f'--image={tmp_path / "no.mrc"}', output, status=2)
     assert 'no.mrc' in log.strip().splitlines()[-1]
     assert 'Traceback' not in log
     assert not (tmp_path / 'out').exists()

@@ -10,7 +10,7 @@ import pytest
 from sxt_jax.core.volume import Volume
 from sxt_jax.io import read_volume, write_volume
 from sxt_jax.pipelines.import_weights import Options, import_weights
-from tests.launch.processes import run
+from tests.launch.processes import call, run
 
 pytestmark = pytest.mark.process
 WEIGHTS = pathlib.Path(__file__).parents[1] / 'fixtures' / 'cellpose3d_unet_small.npz'
@@ -33,7 +33,7 @@ def test_instances_and_their_flows_are_written_and_read(tmp_path, checkpoint):
     (tmp_path / 'in' / 'b.tif').write_bytes(b'no image')
     flags = f'--checkpoint={checkpoint}', f'--input={tmp_path / "in"}', f'--output={tmp_path}/out'
     wanted = '--instances', '--cell_radius=3', '--probabilities'
-    printed = run('segment', *flags, *wanted, status=2)
+    printed = call('segment', *flags, *wanted, status=2)
     assert 'Traceback' not in printed
     assert 'b.tif' in printed
     assert sorted(p.name for p in (tmp_path / 'out').iterdir()) == [
@@ -52,7 +52,7 @@ def test_instances_and_their_flows_are_written_and_read(tmp_path, checkpoint):
 def test_what_is_to_be_added_is_one_line(tmp_path, checkpoint):
     write_volume(tmp_path / 'a.tif', Volume(np.eye(8, dtype=np.uint8)[None].repeat(8, 0)))
     flags = f'--checkpoint={checkpoint}', f'--input={tmp_path / "a.tif"}', f'--output={tmp_path}/o'
-    printed = run('segment', *flags, status=2)
+    printed = call('segment', *flags, status=2)
     assert 'Traceback' not in printed
     told = 'expected launch.segment with --instances --cell_radius=VOXELS'
     assert told in printed.strip().splitlines()[-1]

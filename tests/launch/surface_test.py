@@ -7,7 +7,7 @@ import pytest
 
 from sxt_jax.core.volume import Volume
 from sxt_jax.io import write_volume
-from tests.launch.processes import run
+from tests.launch.processes import call, run
 
 pytestmark = pytest.mark.process
 
@@ -17,7 +17,7 @@ def test_a_scene_and_bad_flags(tmp_path):
     labels[3:12, 4:14, 3:12], labels[3:12, 4:14, 22:40] = 1, 1
     write_volume(tmp_path / 'in.npy', Volume(labels))
     flags = [f'--input={tmp_path / "in.npy"}', f'--output={tmp_path / "out" / "scene.obj"}']
-    log = run('surface', *flags, status=2)
+    log = call('surface', *flags, status=2)
     assert 'no voxel size in the file; expected --voxel_size_nm' in log.strip().splitlines()[-1]
     assert 'Traceback' not in log
     assert not (tmp_path / 'out').exists()

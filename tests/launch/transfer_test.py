@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tests.launch.processes import run, tiny, write_balls
+from tests.launch.processes import call, run, tiny, write_balls
 
 pytestmark = pytest.mark.process
 PLACES = ('base', 'other', 'test_base', 'test_other')
@@ -29,6 +29,6 @@ def test_what_is_trained_is_told_as_a_table(tmp_path):
     ]
     for name in ('scores.csv', 'transfer.csv', 'transfer.png'):
         assert (tmp_path / 'out' / name).stat().st_size > 50
-    log = run('transfer', *flags, '--n=3', status=2)
+    log = call('transfer', *flags, '--n=3', status=2)
     assert log.strip().splitlines()[-1].startswith('error: n: 3; expected at most the 2 pairs')
     assert 'Traceback' not in log

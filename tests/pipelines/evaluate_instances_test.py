@@ -19,7 +19,7 @@ from sxt_jax.pipelines.evaluate_instances import evaluate_instances
 from sxt_jax.pipelines.evaluate_instances_report import report, save_evaluation
 from sxt_jax.pipelines.evaluation import Case, find_cases
 from sxt_jax.pipelines.evaluation_request import Request, evaluate
-from tests.launch.processes import run
+from tests.launch.processes import call, run
 
 SIZE = (50.0, 40.0, 20.0)  # of a voxel: 4e-5 µm³
 
@@ -277,6 +277,6 @@ def test_the_script_compares_methods_and_tells_bad_input_in_one_line(folder: Pat
     assert 'note: ' in printed
     assert (folder / 'out' / 'cells.png').read_bytes().startswith(b'\x89PNG')
     (folder / 'found' / 'b.nrrd').unlink()
-    printed = run('evaluate', *flags, predictions, status=2)
+    printed = call('evaluate', *flags, predictions, status=2)
     assert 'Traceback' not in printed
     assert 'b.tif' in printed.strip().splitlines()[-1]
