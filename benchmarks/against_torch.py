@@ -215,8 +215,9 @@ def torch_step(pair: Pair, layout: Layout) -> Run:
         loss = loss_fn(forward(images), targets)
         loss.backward()
         optimizer.step()
-        norms = [p.grad.norm() for p in network.parameters() if p.grad is not None]
-        return np.array([loss.item(), torch.stack(norms).norm().item()])
+        gradients = [p.grad for p in network.parameters() if p.grad is not None]
+        norm = torch.nn.utils.get_total_norm(gradients, foreach=None)
+        return np.array([loss.item(), norm.item()])
 
     return run
 
@@ -323,6 +324,7 @@ def _seconds(run: Run) -> float:
 def run_pair(name: str, *, smoke: bool, repeats: int, compiled: bool = False) -> list[Record]:
     """Records of a network, forward pass and training step."""
     torch.set_num_threads(len(os.sched_getaffinity(0)))
+    torch.backends.cudnn.benchmark = True  # XLA tries its convolutions out, too
     return [
         record
         for kind in ('forward', 'step')

@@ -177,6 +177,7 @@ def torch_run(layer: Layer, kind: str, inputs: Inputs, layout: Any) -> Callable[
 
     from benchmarks import torch_layers as theirs
 
+    torch.backends.cudnn.benchmark = True  # XLA tries its convolutions out, too
     dtype = getattr(torch, layer.dtype.name)
     like = torch.zeros((), dtype=dtype, device=torch_device())
     weights = theirs.torch_weights(layer, inputs.variables, layout, like)

@@ -9,12 +9,16 @@ measured:
 
 - deep_sxt: two slices (--full: 350) from an MRC file to a TIFF file of classes;
 - acseg: a tomogram, resized to the working grid and back, from file to file;
-- fibsem: training steps of five tiles, and slices to maps and cells: the network, from file to
-  file, and the splitting of simulated tissue by mask, boundary and optical flow.
+- fibsem: training steps of five tiles; slices to maps and cells: the network, from file to file,
+  and the splitting of simulated tissue by mask, boundary and optical flow, and tracking; tracking
+  by itself, islands and all.
 
 Answers are checked against networks run by hand on a part, losses against their formula, cells
 against the true ones. The table (`benchmarks.report`) sets these beside the papers' times, and with
-them those of `benchmarks.slice_latency`, `training_steps` and `linking`.
+them those of `benchmarks.slice_latency` and `training_steps`. Training steps are those alone, of a
+batch that is on the device: nothing is read, cut, changed or validated, as in the papers' times.
+Papers tell limits ("within 1 min") and not all that they timed, so factors are at most what stands
+there.
 """
 
 from __future__ import annotations
@@ -32,6 +36,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from matplotlib.figure import Figure
+from skimage import measure
 
 from benchmarks import slice_latency
 from benchmarks.cell_propagation import simulate_maps, split
@@ -53,7 +58,7 @@ from sxt_jax.models import ResUNet, UNet3D
 from sxt_jax.pipelines.segment_volume import Options, probability_path, segment_file
 from sxt_jax.pipelines.segmenter import Segmenter
 from sxt_jax.plots.figures import GRAY, colour, new_figure
-from sxt_jax.propagation import Recipe
+from sxt_jax.propagation import Recipe, link, relabel
 
 QUESTION = 'papers'
 VOXEL_NM = (10.0,) * 3
@@ -65,12 +70,14 @@ class Published:
 
     Attributes:
       name: of the row.
-      seconds: shortest and longest.
+      told: the time, as the paper has it.
+      seconds: shortest and longest that it may be.
       hardware: that it names.
       work: of the whole, in any unit.
     """
 
     name: str
+    told: str
     seconds: tuple[float, float]
     hardware: str
     work: float
@@ -81,32 +88,41 @@ _N_PATCHES = 7**3  # of 64³ at stride 32 in 256³
 # A fifth of the 43 tomograms validates.
 _ACSEG_PATCHES = 200 * 34 * _N_PATCHES
 _HOUR, _UNTOLD = 3600.0, 'not told'
-SLICE = Published('deep_sxt, a slice of 1324×1284', (0.857,) * 2, 'RTX 3090', 1)
-LARGE_SLICE = Published('deep_sxt, a slice of 1664×1664', (2.0,) * 2, 'RTX 3090', 1)
+SLICE = Published(
+    'deep_sxt, a slice of 1324×1284', '< 0.857 s (350 in < 5 min)', (0.857,) * 2, 'RTX 3090', 1
+)
+LARGE_SLICE = Published('deep_sxt, a slice of 1664×1664', '2 s', (2.0,) * 2, 'RTX 3090', 1)
 TOMOGRAM = Published(
-    'deep_sxt, 350 slices of 1324×1284, file to file', (300,) * 2, 'RTX 3090',
+    'deep_sxt, 350 slices of 1324×1284, file to file', '< 5 min', (300,) * 2, 'RTX 3090',
     350 * math.prod(_DEEP_SXT),
 )  # fmt: skip
 LONG_TOMOGRAM = dataclasses.replace(
     TOMOGRAM,
     name='deep_sxt, 500 slices of 1324×1284, file to file',
+    told='8 min',
     seconds=(480.0,) * 2,
     work=500 * math.prod(_DEEP_SXT),
 )
 CAPILLARY = Published(
-    'acseg, a tomogram of 472×472×491, file to file', (60.0,) * 2, _UNTOLD, _N_PATCHES
-)
-ACSEG_TRAINING = Published(
-    'acseg, training for 200 epochs', (33 * _HOUR,) * 2, _UNTOLD, _ACSEG_PATCHES
-)
-FIBSEM_TRAINING = Published(
-    'fibsem, training of 5,000 steps', (4 * _HOUR,) * 2, 'P100', 5000 * 5 * 512**2
-)
-CELLS = Published(
-    'fibsem, maps and cells of 757 slices of 5634×1912', (2 * _HOUR, 3 * _HOUR), _UNTOLD,
-    757 * math.prod(_FIBSEM),
+    'acseg, a tomogram of 472×472×491, file to file', 'within 1 min', (60.0,) * 2, _UNTOLD,
+    _N_PATCHES,
 )  # fmt: skip
-TRACKING = Published('fibsem, tracking of a slice', (60.0,) * 2, _UNTOLD, 1)
+ACSEG_TRAINING = Published(
+    'acseg, the training steps of 200 epochs', '33 h, all of the training', (33 * _HOUR,) * 2,
+    _UNTOLD, _ACSEG_PATCHES,
+)  # fmt: skip
+FIBSEM_TRAINING = Published(
+    'fibsem, 5,000 training steps', '4 h, all of the training', (4 * _HOUR,) * 2, 'P100',
+    5000 * 5 * 512**2,
+)  # fmt: skip
+CELLS = Published(
+    'fibsem, maps and cells of 757 slices of 5634×1912, their smallest stack',
+    '2 – 3 h, the stack not told', (2 * _HOUR, 3 * _HOUR), _UNTOLD, 757 * math.prod(_FIBSEM),
+)  # fmt: skip
+TRACKING = Published(
+    'fibsem, tracking and relabelling of a slice of 5634×1912',
+    '1 min, the size not told', (60.0,) * 2, _UNTOLD, math.prod(_FIBSEM),
+)  # fmt: skip
 ROWS = (
     SLICE, LARGE_SLICE, TOMOGRAM, LONG_TOMOGRAM, CAPILLARY, ACSEG_TRAINING, FIBSEM_TRAINING, CELLS,
     TRACKING,
@@ -286,6 +302,24 @@ def fibsem_cells_case(size: Size, folder: Path) -> Case:
     return _case(CELLS, work, run, check, size.stack, tile=list(tile))
 
 
+def tracking_case(size: Size) -> Case:
+    """Which regions of slices are of one cell, islands too, and the slices with its number."""
+    _, truth = tiled_tissue(size.stack)
+    regions = np.stack([measure.label(cells, connectivity=1) for cells in truth]).astype(np.int32)
+    middle = len(truth) // 2
+    labelled = {middle: truth[middle]}
+
+    def run() -> np.ndarray:
+        tracks = link(regions, cells=labelled)
+        return np.stack([np.asarray(found) for found in relabel(regions, tracks)])
+
+    def check(found: np.ndarray) -> None:
+        known = np.isin(truth, truth[middle]) & (truth > 0)
+        assert (found == truth)[known].mean() > 0.95
+
+    return _case(TRACKING, float(math.prod(size.stack)), run, check, size.stack)
+
+
 def tiled_tissue(shape: tuple[int, int, int]) -> tuple[np.ndarray, np.ndarray]:
     """A simulated stack beside itself, until it is so large, and its cells [z, y, x] int32."""
     depth, side = max(16, shape[0]), 256
@@ -309,6 +343,7 @@ def make_cases(size: Size, folder: Path) -> Iterator[Case]:
     yield acseg_case(size, folder)
     yield fibsem_training_case(size)
     yield fibsem_cells_case(size, folder)
+    yield tracking_case(size)
 
 
 def measured(records: Iterable[Record]) -> Iterator[tuple[Published, Record, float]]:
@@ -329,18 +364,18 @@ def measured(records: Iterable[Record]) -> Iterator[tuple[Published, Record, flo
                     yield row, r, seconds / r['shape'][0]
         elif kind == 'training_steps' and case == 'ours' and r['shape'][1:] == [64] * 3:
             yield ACSEG_TRAINING, r, _ACSEG_PATCHES / (r['rate'] * r['shape'][0])
-        elif kind == 'linking' and case == 'joint histogram':
-            yield TRACKING, r, seconds
 
 
 def newest_measured(records: Sequence[Record]) -> list[tuple[Published, Record, float]]:
-    """The newest of every row on each device, rows in order, see `measured`."""
-    newest = {
-        (row.name, *_device_key(record)): (row, record, seconds)
-        for row, record, seconds in measured(records)
-    }
+    """Of every row on each device what did most of the work, the newest; rows in order."""
+    found = sorted(measured(records), key=lambda one: _share(one[1]))  # stable: then the newest
+    newest = {(row.name, *_device_key(r)): (row, r, seconds) for row, r, seconds in found}
     order = {row.name: i for i, row in enumerate(ROWS)}
     return [newest[key] for key in sorted(newest, key=lambda key: (order[key[0]], *key[1:]))]
+
+
+def _share(record: Record) -> float:
+    return record['facts']['share'] if record['benchmark'] == QUESTION else 1.0
 
 
 def _device_key(record: Record) -> tuple[str, str, str]:
@@ -350,7 +385,7 @@ def _device_key(record: Record) -> tuple[str, str, str]:
 def table_rows(records: Sequence[Record]) -> list[tuple[str, ...]]:
     """Heads and rows: what a paper timed, and the newest of ours on each device."""
     heads = ('what', 'paper', 'its hardware', 'device', 'type', 'measured', 'in', 'range',
-             'for the whole', 'times faster')  # fmt: skip
+             'for the whole', 'times faster, at most')  # fmt: skip
     return [heads, *(_row(*found) for found in newest_measured(records))]
 
 
@@ -366,6 +401,11 @@ def figure(records: Sequence[Record]) -> Figure:
     for i, device in enumerate(dict.fromkeys(_device_name(record) for _, record, _ in found)):
         ours = [(s, names.index(row.name)) for row, r, s in found if _device_name(r) == device]
         axes.plot(*zip(*ours, strict=True), 'D', color=colour(i), ms=6, label=f'here, {device}')
+        scaled = [(s, names.index(row.name)) for row, r, s in found
+                  if _device_name(r) == device and _share(r) < 1]  # fmt: skip
+        if scaled:
+            axes.plot(*zip(*scaled, strict=True), 'D', color=colour(i), mfc='white', ms=6,
+                      label=f'scaled, {device}')  # fmt: skip
     axes.set(xscale='log', xlabel='seconds', yticks=range(len(names)), yticklabels=names)
     axes.invert_yaxis()
     axes.grid(axis='x', lw=0.4)
@@ -379,10 +419,9 @@ def _device_name(record: Record) -> str:
 
 
 def _row(row: Published, record: Record, seconds: float) -> tuple[str, ...]:
-    paper = ' – '.join(dict.fromkeys(map(duration, row.seconds)))
     return (
         row.name,
-        paper,
+        row.told,
         row.hardware,
         _device_name(record),
         record['dtype'],

@@ -69,7 +69,6 @@ def test_compiled_programs_of_former_runs_are_not_used(monkeypatch):
         # 200 epochs of 34 tomograms of 7³ patches, two patches in four seconds
         (_record('training_steps', 'ours', 4.0, [2, 64, 64, 64], rate=0.25), papers.ACSEG_TRAINING,
          200 * 34 * 343 * 2.0),
-        (_record('linking', 'joint histogram', 0.2, [4000, 6000]), papers.TRACKING, 0.2),
         (_record('papers', '', 3.0, [4, 4, 4], facts={'row': papers.CELLS.name, 'share': 0.01}),
          papers.CELLS, 300.0),
     ],
@@ -88,18 +87,20 @@ def test_the_longer_tomogram_takes_as_much_longer_as_it_has_slices():
 
 def test_rows_beside_the_papers_times_and_the_figure():
     records = [
-        _record('linking', 'joint histogram', 1.0, [4000, 6000]),
-        _record('linking', 'joint histogram', 0.2, [4000, 6000]),
-        _record('papers', '', 3.0, [4, 4], facts={'row': papers.CELLS.name, 'share': 1 / 1200}),
+        _record('slice_latency', 'label, whole slices', 1.0, [1, 1324, 1284]),
+        _record('slice_latency', 'label, whole slices', 0.2, [1, 1324, 1284]),
+        _record('papers', '', 9.0, [4, 8], facts={'row': papers.CELLS.name, 'share': 1 / 400}),
+        _record('papers', '', 1.0, [4, 4], facts={'row': papers.CELLS.name, 'share': 1 / 1200}),
     ]
-    heads, cells, tracking = papers.table_rows(records)
-    assert len(heads) == len(cells) == len(tracking)
-    assert cells[1:4] == ('2 h – 3 h', 'not told', '2 CPU cores')
-    assert cells[-2:] == ('60 min', '2 – 3')
-    assert tracking[-2:] == ('0.2 s', '3e+02')
-    lines = papers.figure(records).axes[0].lines
-    assert len(lines) == len(papers.ROWS) + 1
-    assert sorted(lines[-1].get_xdata()) == pytest.approx([0.2, 3600])
+    heads, one_slice, cells = papers.table_rows(records)
+    assert len(heads) == len(cells) == len(one_slice)
+    assert cells[1:4] == ('2 – 3 h, the stack not told', 'not told', '2 CPU cores')
+    assert cells[-2:] == ('60 min', '2 – 3')  # the larger share counts, though it is older
+    assert one_slice[-2:] == ('0.2 s', '4.3')  # of two alike the newer
+    *lines, all_ours, scaled = papers.figure(records).axes[0].lines
+    assert len(lines) == len(papers.ROWS)
+    assert sorted(all_ours.get_xdata()) == pytest.approx([0.2, 3600])
+    assert list(scaled.get_xdata()) == pytest.approx([3600])
 
 
 def test_durations():
@@ -122,7 +123,7 @@ def test_papers_rows_are_checked_and_kept(tmp_path, monkeypatch):
     monkeypatch.setattr('sys.argv', ['papers', '--smoke', f'--results={tmp_path}'])
     papers.main()
     lines = (tmp_path / 'papers.jsonl').read_text().splitlines()
-    assert len(lines) == 4
+    assert len(lines) == 5
 
 
 def test_one_paper_row_is_checked_and_kept(tmp_path, monkeypatch):
