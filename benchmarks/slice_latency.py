@@ -211,7 +211,11 @@ def make_checks(setting: Setting) -> dict[str, Callable[[Any], None]]:
     grid = make_grid(
         setting.gray.shape, **setting.chunks, align=setting.apply_fn('label').side_multiple
     )
-    corner = min(starts[1] if len(starts) > 1 else side - OVERLAP[1] for starts in grid.starts[1:])
+    corner = min(  # of a small slice, what is far from the padding behind it
+        starts[1] if len(starts) > 1 else min(side, n) - OVERLAP[1]
+        for starts, n in zip(grid.starts[1:], setting.gray.shape[1:], strict=True)
+    )
+    assert corner > 0
     assert setting.model.halo[0] <= OVERLAP[1]
     seen = standardised(setting.gray[:1])[:, :side, :side]
     pads = [(0, -n % 16) for n in seen.shape[1:]]
