@@ -231,9 +231,10 @@ def test_memory_of_streaming_inference_does_not_grow_with_the_volume(grid, monke
 
 
 def test_training_steps_are_checked_against_xlas_convolutions():
-    plain, ours = harness.run_cases('training_steps', training_steps.make_cases(True), repeats=1)
+    cases = training_steps.make_cases(True)
+    plain, ours = harness.run_cases('training_steps', cases, repeats=1)
     assert ours['baseline'] == plain['case']
-    case = training_steps.make_cases(True)[1]
+    case = cases[1]
     wrong = {name: 1.01 * values for name, values in case.run().items()}
     with pytest.raises(AssertionError):
         case.check(wrong)

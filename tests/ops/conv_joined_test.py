@@ -75,7 +75,7 @@ def test_bfloat16_sums_in_float32():
     )
     arrays = [a.astype(jnp.bfloat16) for a in arrays]
     expected = _oracle(*(a.astype(jnp.float32) for a in arrays))
-    out, pull = jax.vjp(conv_joined, *arrays)
+    out, pull = jax.vjp(jax.jit(conv_joined), *arrays)
     assert out.dtype == jnp.bfloat16
     np.testing.assert_allclose(out.astype(jnp.float32), expected, rtol=2**-8, atol=1e-3)
     assert [d.dtype for d in pull(out)] == [jnp.bfloat16] * 3
