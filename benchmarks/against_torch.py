@@ -1,6 +1,6 @@
 """Are the networks as fast here as in PyTorch?
 
-    python -m benchmarks.against_torch [--smoke] [--only=cellpose3d] [--compiled]
+    python -m benchmarks.against_torch [--smoke | --small] [--only=cellpose3d] [--compiled]
 
 For the forward pass and for one training step of each network: PyTorch with both of its memory
 layouts, the fastest one being the baseline, and this library, all in one process per network, with
@@ -100,17 +100,22 @@ class Layout:
         return torch.channels_last if n_dims == 2 else torch.channels_last_3d
 
 
-def make_pair(name: str, smoke: bool) -> Pair:
-    """The networks as published, or small ones."""
+def make_pair(name: str, size: str) -> Pair:
+    """The networks as published, of patches of published sides ('full') or half of them ('small').
+
+    With 'smoke' narrow ones, of tiny patches.
+    """
+    smoke, part = size == 'smoke', 2 if size == 'small' else 1
     torch.manual_seed(0)
     dtype = compute_dtype('auto')
-    patch = (16,) * 3 if smoke else (64, 128, 128) if name == 'cellpose3d' else (64,) * 3
+    sides = (64, 128, 128) if name == 'cellpose3d' else (64,) * 3
+    patch = (16,) * 3 if smoke else tuple(n // part for n in sides)
     if name == 'deep_sxt':
         slices = DoubleDecoder(width=4 if smoke else 64, heads=('label',), dtype=dtype)
         variables = draw_variables(slices)
         twin: torch.nn.Module = theirs.DoubleDecoder(slices.width, slices.heads)
         theirs.from_variables(twin, variables)
-        return Pair(slices, twin, variables, (64, 64) if smoke else (256, 256), 1, None, 1)
+        return Pair(slices, twin, variables, (64, 64) if smoke else (256 // part,) * 2, 1, None, 1)
     if name == 'cellpose3d':
         features = 4 if smoke else 16
         twin = theirs.Cellpose3D(features)
@@ -276,16 +281,16 @@ def make_checks(name: str, expected: np.ndarray) -> dict[str, Callable[[np.ndarr
     return {'forward': forward, 'step': step}
 
 
-def make_cases(name: str, kind: str, smoke: bool, *, compiled: bool = False) -> list[Case]:
+def make_cases(name: str, kind: str, size: str, *, compiled: bool = False) -> list[Case]:
     """PyTorch's fastest way, its other ones, and ours.
 
     Args:
       name: of the network, one of `NETWORKS`.
       kind: 'forward' or 'step'.
-      smoke: small sizes.
+      size: 'full', 'small' or 'smoke'.
       compiled: whether `torch.compile` is timed, too.
     """
-    pair = make_pair(name, smoke)
+    pair = make_pair(name, size)
     torch_run, our_run = {
         'forward': (torch_forward, our_forward),
         'step': (torch_step, our_step),
@@ -297,15 +302,14 @@ def make_cases(name: str, kind: str, smoke: bool, *, compiled: bool = False) -> 
     check = make_checks(name, runs[str(ways[0])]())[kind]
     batch = pair.batch if kind == 'step' else 1
     shape = (batch, *pair.patch)
-    size, unit = ('Mvoxel/s', 'Mpixel/s')[len(pair.patch) == 2], 'steps/s'
+    unit = 'steps/s' if kind == 'step' else ('Mvoxel/s', 'Mpixel/s')[len(pair.patch) == 2]
     work = 1.0 if kind == 'step' else np.prod(shape) / 1e6
     facts = {'threads': torch.get_num_threads(), 'torch': torch.__version__}
     title = f'{NETWORKS[name]}, {"training step" if kind == "step" else "forward"}'
 
     def case(label: str, run: Run) -> Case:
         dtype = jnp.dtype(compute_dtype('auto')).name
-        rate = unit if kind == 'step' else size
-        return Case(f'{title}: {label}', run, check, work, rate, shape, dtype, facts)
+        return Case(f'{title}: {label}', run, check, work, unit, shape, dtype, facts)
 
     ordered = sorted(runs, key=lambda way: _seconds(runs[way]))
     return [*(case(way, runs[way]) for way in ordered), case('ours', our_run(pair))]
@@ -321,7 +325,7 @@ def _seconds(run: Run) -> float:
     return min(times[1:])
 
 
-def run_pair(name: str, *, smoke: bool, repeats: int, compiled: bool = False) -> list[Record]:
+def run_pair(name: str, *, size: str, repeats: int, compiled: bool = False) -> list[Record]:
     """Records of a network, forward pass and training step."""
     torch.set_num_threads(len(os.sched_getaffinity(0)))
     torch.backends.cudnn.benchmark = True  # XLA tries its convolutions out, too
@@ -330,9 +334,9 @@ def run_pair(name: str, *, smoke: bool, repeats: int, compiled: bool = False) ->
         for kind in ('forward', 'step')
         for record in run_cases(
             QUESTION,
-            make_cases(name, kind, smoke, compiled=compiled),
+            make_cases(name, kind, size, compiled=compiled),
             repeats=repeats,
-            smoke=smoke,
+            smoke=size == 'smoke',
         )
     ]
 
@@ -341,6 +345,7 @@ def main() -> None:
     """The command line."""
     parser = argparse.ArgumentParser(prog=f'python -m benchmarks.{QUESTION}')
     parser.add_argument('--smoke', action='store_true', help='small sizes, nothing kept')
+    parser.add_argument('--small', action='store_true', help='half of the sides of patches')
     parser.add_argument('--repeats', type=int, default=3, help='timed runs per case')
     parser.add_argument('--only', choices=NETWORKS, default=None, help='one network')
     parser.add_argument('--compiled', action='store_true', help='torch.compile on CPUs, too')
@@ -355,7 +360,8 @@ def main() -> None:
         return
     repeats = 1 if options.smoke else options.repeats
     compiled = options.compiled or is_accelerated()
-    records = run_pair(options.only, smoke=options.smoke, repeats=repeats, compiled=compiled)
+    size = 'smoke' if options.smoke else 'small' if options.small else 'full'
+    records = run_pair(options.only, size=size, repeats=repeats, compiled=compiled)
     for record in records:
         print(f'{describe(record)}, {record["cpu_s"]:.2f} s of processor time', flush=True)
     folder = options.results or (None if options.smoke else RESULTS)

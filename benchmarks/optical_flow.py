@@ -90,7 +90,8 @@ def make_cases(side: int) -> list[Case]:
 def _opencv(first: np.ndarray, second: np.ndarray) -> np.ndarray:
     import cv2
 
-    flow = cv2.calcOpticalFlowFarneback(first, second, None, 0.2, 6, 30, 3, 5, 1.1, 0)
+    start: Any = None  # which its types do not allow
+    flow = cv2.calcOpticalFlowFarneback(first, second, start, 0.2, 6, 30, 3, 5, 1.1, 0)
     return flow[..., ::-1]
 
 

@@ -47,11 +47,11 @@ class Benchmark:
 BENCHMARKS: Mapping[str, Benchmark] = {
     'device_peaks': Benchmark(),  # others give their share of these
     'papers': Benchmark(('--repeats=2',), ('--full',)),
-    'slice_latency': Benchmark(('--size=331x321', '--repeats=2')),
+    'slice_latency': Benchmark(('--size=331x321', '--repeats=2', '--only=network')),
     'roofline': Benchmark((), ('--full',)),
     'layers': Benchmark((), ('--full',)),
-    'against_torch': Benchmark(('--repeats=2',), needs='torch'),
-    'training_steps': Benchmark(('--repeats=2',)),
+    'against_torch': Benchmark(('--small', '--repeats=2'), needs='torch'),
+    'training_steps': Benchmark(('--repeats=1',)),
     'tiled_inference': Benchmark(('--repeats=2',)),
     'scaling': Benchmark((), ('--full',)),
     'overlap': Benchmark((), ('--full',)),

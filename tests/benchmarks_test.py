@@ -276,7 +276,7 @@ def test_pytorch_gives_the_answers_of_the_networks(network, kind):
     pytest.importorskip('torch')
     from benchmarks import against_torch
 
-    first, second, ours = against_torch.make_cases(network, kind, smoke=True)
+    first, second, ours = against_torch.make_cases(network, kind, 'smoke')
     for case in (first, second, ours):
         case.check(case.run())
     with pytest.raises(AssertionError):
