@@ -55,13 +55,13 @@ BENCHMARKS: Mapping[str, Benchmark] = {
     'tiled_inference': Benchmark(('--repeats=2',)),
     'scaling': Benchmark((), ('--full',)),
     'overlap': Benchmark((), ('--full',)),
-    'streaming_memory': Benchmark(),
     'instances': Benchmark(('--only=instances', '--noise', '0.1', '--shape', '64', '128', '128')),
     'voxel_operations': Benchmark(),
     'optical_flow': Benchmark(('--sides', '1024')),
     'linking': Benchmark(('--only=linking',), ('--only=linking',)),
     'shape_features': Benchmark(),
     'random_walks': Benchmark(),
+    'streaming_memory': Benchmark(),
 }
 
 
