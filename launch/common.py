@@ -19,6 +19,7 @@ from absl import app, flags, logging
 from ml_collections import ConfigDict
 
 from sxt_jax.core.errors import InputError
+from sxt_jax.core.processes import OutOfStep
 
 _DEBUG = flags.DEFINE_boolean('debug', False, 'Show the traceback of errors.')
 _REQUIRE_ACCELERATOR = flags.DEFINE_boolean(
@@ -61,7 +62,7 @@ def run_main(
             if job is not None:
                 job.finish()
             sys.exit(status)
-        except (InputError, KeyboardInterrupt, OSError) as error:
+        except (InputError, KeyboardInterrupt, OSError, OutOfStep) as error:
             signal.signal(signal.SIGTERM, signal.SIG_IGN)  # it ends by itself now
             if _DEBUG.value:
                 traceback.print_exc()

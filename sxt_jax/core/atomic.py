@@ -8,6 +8,7 @@ import os
 import re
 import shutil
 import socket
+import threading
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,6 +16,10 @@ from pathlib import Path
 from sxt_jax.core.errors import InputError
 
 TEMPORARY_MARK = '.incomplete-'
+# What this process is writing or has removed, into which others may be writing still.
+_unfinished: set[Path] = set()
+_renaming = threading.RLock()
+_RENAMING_S = 10.0
 
 
 def _temporary(path: Path) -> Path:
@@ -68,6 +73,19 @@ def _remove(path: Path) -> None:
             path.unlink()
 
 
+def remove_unfinished() -> None:
+    """Delete what this process has begun, from a thread that ends it at once (`os._exit`).
+
+    Nothing that other threads write is renamed any more: they wait for ever.
+    """
+    _renaming.acquire(timeout=_RENAMING_S)
+    for path in tuple(_unfinished):
+        for _ in range(3):  # they may be writing still
+            _remove(path)
+            if not path.exists():
+                break
+
+
 def _replace(temporary: Path, path: Path) -> None:
     if path.is_dir():  # os.replace cannot put a folder over a filled one
         old = _temporary(path)
@@ -91,11 +109,14 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
     """
     path = Path(path)
     temporary = _temporary(path)
+    _unfinished.add(temporary)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         yield temporary
         _sync(temporary)
-        _replace(temporary, path)
+        with _renaming:
+            _replace(temporary, path)
+            _unfinished.discard(temporary)
     except OSError as error:
         _remove(temporary)
         raise _explain(path, error) from error

@@ -15,6 +15,7 @@ from typing import Any, NoReturn
 import jax
 from jax._src import distributed
 
+from sxt_jax.core.atomic import remove_unfinished
 from sxt_jax.core.errors import InputError
 from sxt_jax.core.processes import everyone
 
@@ -77,7 +78,7 @@ class Job:
 
     def finish(self) -> None:
         """Leave the job with all others, who must have come to their end as well."""
-        self._team.wait()
+        self._team.wait(name='the end of the job')
         self._ending.set()
         self._watch.join()
         jax.distributed.shutdown()
@@ -115,10 +116,13 @@ class Job:
         """End at once: other threads may wait for processes that are gone."""
         sys.stdout.flush()
         sys.stderr.flush()
+        if not self._team.is_first:
+            remove_unfinished()
         with contextlib.suppress(Exception):  # those who cannot come any more
             _client().wait_at_barrier(_ENDED, _END_MS)
         if self._team.is_first:  # whose end would end others in their last moment
             time.sleep(0.5)
+            remove_unfinished()  # into which others may have written until now
         os._exit(status)
 
 

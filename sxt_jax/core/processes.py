@@ -7,18 +7,21 @@ wait for another for hours, and a process that died ends the others after the ti
 life that `join_job` was given. JAX has no public face for the store, so this takes the client that
 Orbax takes.
 
-All processes of a team call the same functions in the same order, each from one thread.
+All processes of a team call the same functions in the same order, each from one thread. Every call
+has a name, which goes along with what is told: where the names differ, processes are out of step
+and what one says answers another question. Then all of them end.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import itertools
 import json
 import sys
 import time
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -38,6 +41,15 @@ class FailedElsewhere(InputError):
     def __init__(self, message: str) -> None:
         super().__init__('', '')
         self.args = (message,)
+
+
+class OutOfStep(BaseException):
+    """Processes did not do the same, so what they told each other is worth nothing.
+
+    It is no `Exception`: what goes on after those, with another file, must not go on after this.
+    """
+
+    exit_status = 1
 
 
 @dataclasses.dataclass(frozen=True)
@@ -61,31 +73,51 @@ class Team:
         """This process's share of some items: every `size`-th."""
         return items[self.index :: self.size]
 
-    def gather(self, value: Any) -> list[Any]:
-        """The values (JSON-able) of all processes, in their order; waits for all."""
+    def gather(self, value: Any, *, name: str) -> list[Any]:
+        """The values of all processes, in their order; waits for all.
+
+        Args:
+          value: JSON-able.
+          name: what this is about, the same in all processes.
+
+        Raises:
+          OutOfStep: other processes gather something else; in all of them.
+        """
         if self.size == 1:
             return [value]
+        told = json.dumps([name, value])
         client, number = _state().client, next(_rounds)
         folder = f'sxt_jax/{number}/'
-        client.key_value_set(f'{folder}{self.index}', json.dumps(value))
+        client.key_value_set(f'{folder}{self.index}', told)
         client.wait_at_barrier(folder, _FOREVER_MS)
         found = {key.rpartition('/')[2]: text for key, text in client.key_value_dir_get(folder)}
         if self.is_first and number:  # all have read what they were told before this
             client.key_value_delete(f'sxt_jax/{number - 1}/')
-        return [json.loads(found[str(i)]) for i in range(self.size)]
+        names, values = zip(*(json.loads(found[str(i)]) for i in range(self.size)), strict=True)
+        for i, other in enumerate(names):
+            if other != names[0]:
+                whose = f'process 0 at {names[0]!r}, process {i} at {other!r}'
+                raise OutOfStep(f'processes are out of step: {whose}')
+        return list(values)
 
-    def wait(self) -> None:
+    def wait(self, *, name: str) -> None:
         """Until all processes are here."""
-        self.gather(None)
+        self.gather(None, name=name)
 
-    def settle(self, error: Exception | None, value: Any = None) -> list[Any]:
+    def settle(self, error: Exception | None, value: Any = None, *, name: str) -> list[Any]:
         """The values of all processes (see `gather`), unless one of them has failed.
 
         Raises:
           Exception: `error`; without one, what another process told, as `FailedElsewhere`.
+          OutOfStep: see `gather`.
         """
         told = None if error is None else str(error) or repr(error)
-        found = self.gather([told, value])
+        try:
+            found = self.gather([told, value], name=name)
+        except OutOfStep as out:
+            if told is not None:
+                raise OutOfStep(f'{out}; before that {told}') from error
+            raise
         if error is not None:
             raise error
         for message, _ in found:
@@ -93,31 +125,32 @@ class Team:
                 raise FailedElsewhere(message)
         return [value for _, value in found]
 
-    def each(self, function: Callable[[], T]) -> T:
+    def each(self, function: Callable[[], T], *, name: str) -> T:
         """What `function` gives in this process, once it has given something in all.
 
         Raises:
           Exception: it failed in a process; in all of them.
         """
         found, error = _attempt(function)
-        self.settle(error)
+        self.settle(error, name=name)
         return found  # type: ignore[return-value]
 
-    def first(self, function: Callable[[], Any]) -> Any:
+    def first(self, function: Callable[[], Any], *, name: str) -> Any:
         """What `function` gives in the first process (JSON-able), which alone calls it.
 
         Raises:
           Exception: it failed; in all processes.
         """
         found, error = _attempt(function) if self.is_first else (None, None)
-        return self.settle(error, found)[0]
+        return self.settle(error, found, name=name)[0]
 
-    def share(self, function: Callable[[T], U], items: Sequence[T]) -> list[U]:
+    def share(self, function: Callable[[T], U], items: Sequence[T], *, name: str) -> list[U]:
         """[function(item) for item in items], each item worked on by one process.
 
         Args:
           function: gives something JSON-able; where there is but one process, anything.
           items: the same in all processes.
+          name: see `gather`.
 
         Raises:
           Exception: it failed in a process; in all of them.
@@ -126,7 +159,7 @@ class Team:
         if self.size == 1 and error is None:
             assert found is not None
             return found
-        shares = self.settle(error, found)
+        shares = self.settle(error, found, name=f'{name}, {len(items)} parts')
         return [shares[i % self.size][i // self.size] for i in range(len(items))]
 
 
@@ -155,14 +188,40 @@ def check_shared(folder: str | Path, team: Team) -> None:
     """
     if team.size == 1:
         return
-    name = team.first(lambda: f'{TEMPORARY_MARK}{uuid.uuid4().hex[:8]}-shared')
-    probe = Path(folder) / name
-    team.first(probe.touch)
+    mark, name = f'{TEMPORARY_MARK}{uuid.uuid4().hex[:8]}-shared', f'see {folder}'
+    probe = Path(folder) / team.first(lambda: mark, name=name)
+    team.first(probe.touch, name=name)
     try:
-        team.each(lambda: see_path(probe))
+        team.each(lambda: see_path(probe), name=name)
     finally:
         if team.is_first:
             probe.unlink()
+
+
+def check_same(told: Mapping[str, Any], team: Team, *, where: str | Path) -> None:
+    """Whether all processes have the same, of which they could have their own.
+
+    Args:
+      told: what (JSON-able) by its name; floats may differ in their last digits, as on machines
+        of different kinds.
+      team: the processes.
+      where: to tell in errors.
+
+    Raises:
+      InputError: naming what differs; in all processes.
+    """
+    digests = {what: _digest(value) for what, value in told.items()}
+    found = team.gather(digests, name=f'compare for {where}')
+    for i, other in enumerate(found):
+        names = dict.fromkeys([*found[0], *other])
+        if differing := [what for what in names if other.get(what) != found[0].get(what)]:
+            message = f'process {i} has other {", ".join(differing)} than process 0'
+            raise InputError(where, message, 'the same flags, and files on a disk that all share')
+
+
+def _digest(value: Any) -> str:
+    rounded = json.loads(json.dumps(value), parse_float=lambda text: f'{float(text):.6g}')
+    return hashlib.sha256(json.dumps(rounded, sort_keys=True).encode()).hexdigest()
 
 
 def see_path(path: Path) -> None:

@@ -131,7 +131,7 @@ def measure_statistics(data: ArrayLike, *, name: str = 'image', team: Team = ALO
     low: Any = np.inf
     high: Any = -np.inf
     count, mean, moment = 0, np.zeros(()), np.zeros(())
-    for n, *numbers in team.share(measure, slab_rows(data)):
+    for n, *numbers in team.share(measure, slab_rows(data), name=f'statistics of {name}'):
         least, most, slab_mean, slab_variance = map(np.asarray, numbers)
         low, high = np.minimum(low, least), np.maximum(high, most)
         # Chan's pairwise update: no cancellation between large sums.
@@ -225,7 +225,7 @@ def _slice_moments(data: ArrayLike, name: str, team: Team) -> tuple[np.ndarray, 
         _check_finite(values, name)
         return [values.mean(1).tolist(), values.std(1).tolist()]
 
-    found = team.share(measure, slab_rows(data))
+    found = team.share(measure, slab_rows(data), name=f'moments of {name}')
     mean, std = (np.concatenate([np.asarray(part[i]) for part in found]) for i in (0, 1))
     if not std.any(axis=0).all():
         raise InputError(name, 'a constant image (no slice has any contrast)', 'contrast')

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+
+import numpy as np
 
 from sxt_jax.core.atomic import atomic_path
 from sxt_jax.core.processes import Team, see_path
@@ -27,6 +29,8 @@ def open_shared_zarr(layout: Layout, team: Team) -> Iterator[VolumeWriter]:
 
     Raises:
       Exception: something went wrong in a process; in all of them, and nothing is left behind.
+        Where a process is killed, an unfinished folder stays, as of one process that is killed
+        (`core.atomic.remove_abandoned`).
     """
     with contextlib.ExitStack() as stack:
 
@@ -35,10 +39,14 @@ def open_shared_zarr(layout: Layout, team: Team) -> Iterator[VolumeWriter]:
             begin_zarr(temporary, layout)
             return str(temporary)
 
-        temporary = Path(team.first(begin))
-        team.each(lambda: see_path(temporary))
+        temporary = Path(team.first(begin, name=f'begin {layout.path}'))
         slices = share_of_slices(layout.shape[0], team)
-        append = append_to_zarr(temporary, layout, z_start=slices[0], synced=True)
+
+        def open_own() -> Callable[[np.ndarray], None]:
+            see_path(temporary)
+            return append_to_zarr(temporary, layout, z_start=slices[0], synced=True)
+
+        append = team.each(open_own, name=f'open {layout.path}')
         writer = VolumeWriter(layout, append, slab_depth=SLAB_DEPTH, slices=slices)
         error: Exception | None = None
         try:
@@ -46,13 +54,13 @@ def open_shared_zarr(layout: Layout, team: Team) -> Iterator[VolumeWriter]:
             writer.finish()
         except Exception as caught:
             error = caught
-        team.settle(error)
+        team.settle(error, name=f'write {layout.path}')
 
         def finish() -> None:
             finish_zarr(temporary, layout)
             stack.close()
 
-        team.first(finish)
+        team.first(finish, name=f'finish {layout.path}')
 
 
 def share_of_slices(n_slices: int, team: Team) -> tuple[int, int]:

@@ -22,7 +22,7 @@ from sxt_jax.core.errors import InputError
 from sxt_jax.core.memory import fits_in_memory
 from sxt_jax.core.volume import ArrayLike, load
 from sxt_jax.data.classes import Classes
-from sxt_jax.data.datasets import Example, crop_example
+from sxt_jax.data.datasets import Example, crop_example, sample_checksum
 from sxt_jax.data.intensity import Intensity
 from sxt_jax.data.stage_maps import WithProbabilities
 from sxt_jax.data.surface_band import Band, find_borders
@@ -35,7 +35,6 @@ from sxt_jax.pipelines.trained_network import SURFACE
 from sxt_jax.pipelines.training_data import TrainingData, check_together, hold_out, read_pairs
 
 Steps = tuple[float, ...]
-_SAMPLED = 16  # slices of a volume
 Place = tuple[str, int]  # a folder of the config, 'train' or 'validation', and which of its volumes
 
 
@@ -279,19 +278,6 @@ class StageData:
         stop[axis], start[axis] = math.floor(place + 1e-6), math.ceil(place - 1e-6)
         first, last = Box(whole.start, tuple(stop)), Box(tuple(start), whole.stop)
         return crop_example(example, first), crop_example(example, last)
-
-
-def sample_checksum(data: ArrayLike) -> int:
-    """CRC-32 of a few slices, spread over a volume: it is another where it was made anew.
-
-    Args:
-      data: [z, y, x] or [z, y, x, c], in memory or lazily read.
-    """
-    checksum, depth = 0, data.shape[0]
-    for z in sorted({(2 * i + 1) * depth // (2 * _SAMPLED) for i in range(_SAMPLED)}):
-        rest = [slice(None)] * (len(data.shape) - 1)
-        checksum = zlib.crc32(np.asarray(data[(slice(z, z + 1), *rest)]).tobytes(), checksum)
-    return checksum
 
 
 def common_multiple(configs: Sequence[Any]) -> tuple[int, ...]:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -118,10 +120,19 @@ def predict_classes(
       InputError: NaN voxels or no contrast.
     """
     members = members_of(segmenter)
+    keep = finish if len(members) == 1 else add_classes
+    options: Any = {'name': name, 'finish': keep, 'share': share}
+    # All are measured by all processes before one predicts: from here on each goes its own way.
+    heads = [
+        share.team.each(
+            functools.partial(predict_image, member, image, **options),
+            name=f'measure {name} for network {i}',
+        )
+        for i, member in enumerate(members)
+    ]
     if len(members) == 1:
-        yield from predict_image(members[0], image, name=name, finish=finish, share=share)
+        yield from heads[0]
         return
-    heads = [predict_image(m, image, name=name, finish=add_classes, share=share) for m in members]
     start = share.slices[0] if share.slices else 0
     for z, slabs in in_step([(found['probs'] for _, found in stream) for stream in heads]):
         # In float64 sums of a few float32 are exact: neither order nor repetition matters.

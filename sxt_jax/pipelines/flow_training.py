@@ -190,13 +190,13 @@ def with_targets(
     n_voxels = sum(math.prod(example.shape) for example in examples)
     kept, team = None, everyone()
     fits = fits_in_memory((3 if slices else 1) * _TARGET_BYTES * n_voxels)
-    if not all(team.gather(fits)):
+    if not all(team.gather(fits, name=f'memory for {folder}')):
         kept = folder / ('slices' if slices else kind)
         kept.mkdir(parents=True, exist_ok=True)
         remove_abandoned(kept)
         logging.info('Foreground and flows do not fit in memory and are kept in %s', kept)
     if kept is not None and not team.is_first:
-        team.wait()  # what the first process keeps, the others find
+        team.wait(name=f'targets in {kept}')  # what the first process keeps, the others find
     made, flows_of = [], partial(labels_to_flows, kind=kind)
     with progress_bar(total=len(examples), unit='volume', desc='flows', inner=True) as bar:
         for example in examples:
@@ -206,7 +206,7 @@ def with_targets(
                 made.append(with_flows(example, flows_of, folder=kept))
             bar.update()
     if kept is not None and team.is_first:
-        team.wait()
+        team.wait(name=f'targets in {kept}')
     return made
 
 

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import zlib
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
+import jax
 import numpy as np
 from absl import logging
 
-from sxt_jax.core.atomic import check_writable, remove_abandoned
+from sxt_jax.core.atomic import remove_abandoned
 from sxt_jax.core.errors import InputError
-from sxt_jax.core.processes import ALONE, Team, everyone
+from sxt_jax.core.processes import ALONE, Team, check_same, everyone
 from sxt_jax.core.progress import progress_bar
 from sxt_jax.core.volume import Volume
 from sxt_jax.data.classes import Classes
@@ -37,7 +39,11 @@ from sxt_jax.pipelines.ensemble import (
 from sxt_jax.pipelines.retile import retile
 from sxt_jax.pipelines.segment_instances import write_instances
 from sxt_jax.pipelines.segmenter import Segmenter, load_segmenter
-from sxt_jax.pipelines.several_processes import check_shareable, is_done_together
+from sxt_jax.pipelines.several_processes import (
+    check_shareable,
+    is_done_together,
+    make_shared_folder,
+)
 from sxt_jax.pipelines.share import Share
 
 _WITH_CHANNELS = ('.tif', '.tiff', '.h5', '.hdf5', '.npy', '.zarr')
@@ -110,7 +116,8 @@ def segment_files(
     """Segment a tomogram, or every tomogram of a folder.
 
     Where this is one of several processes, all of which call it, they share the work out: files, or
-    the slices of each (`several_processes.is_done_together`). Each takes its own devices.
+    the slices of each (`several_processes.is_done_together`). Each takes its own devices. The files
+    are those that the first process finds; the output folder and the networks are those of all.
 
     Args:
       checkpoint: workdir of a training run, or a folder of one checkpoint; several as 'A,B,C':
@@ -124,23 +131,28 @@ def segment_files(
 
     Raises:
       InputError: no usable checkpoint, no source, options that make no sense, or results would
-        replace their sources.
+        replace their sources; processes have other networks, or an output folder each.
+      OutOfStep: processes do not do the same.
     """
     options = options or Options()
     check_options(options)
-    sources = without_labels(list_volumes(source, dataset=options.dataset))
-    output = Path(output)
-    if output.suffix.lower() in SUFFIXES and not output.is_dir():
-        raise InputError(output, 'the name of a file', 'a folder for the results')
-    refuse_folder_of(sources, output)
-    _check_targets(sources, output, options)
-    team, targets = everyone(), [label_path(path, output) for path in sources]
+    team, output = everyone(), Path(output)
+
+    def find() -> list[str]:
+        return [str(path) for path in _find_sources(source, output, options)]
+
+    # Each process might find others, and what is shared out must be the same.
+    sources = [Path(path) for path in team.first(find, name='find tomograms')]
+    targets = [label_path(path, output) for path in sources]
     in_pieces = not (options.instances or options.clean or options.fill)
     together = is_done_together(sources, targets, team, in_pieces=in_pieces)
     file_team = team if together else ALONE
-    check_writable(output)
+    make_shared_folder(output, team)
     remove_abandoned(output)
     segmenter = load_checkpoints(checkpoint, options=options)
+    if team.size > 1:  # of a run that goes on, the best checkpoint may have changed meanwhile
+        told = {'options': dataclasses.asdict(options), 'weights': _weight_checksums(segmenter)}
+        check_same(told, team, where=checkpoint)
     n_own = len(sources) if together else len(team.own(sources))
     with progress_bar(total=n_own, unit='file', desc='segmenting', disable=n_own < 2) as bar:
 
@@ -149,11 +161,33 @@ def segment_files(
             bar.update()
             return found
 
-        shared_out = [segment(p) for p in sources] if together else team.share(segment, sources)
+        if together:
+            done = [segment(path) for path in sources]
+        else:
+            done = team.share(segment, sources, name='segment files')
     return [
         Outcome(path, label_path(path, output), error, skipped)
-        for path, (error, skipped) in zip(sources, shared_out, strict=True)
+        for path, (error, skipped) in zip(sources, done, strict=True)
     ]
+
+
+def _weight_checksums(segmenter: Segmenter | Ensemble) -> list[int]:
+    leaves = jax.tree.leaves([member.variables for member in members_of(segmenter)])
+    return [zlib.crc32(np.asarray(leaf).tobytes()) for leaf in leaves]
+
+
+def _find_sources(source: str | Path, output: Path, options: Options) -> list[Path]:
+    """The tomograms, whose results replace neither them nor each other.
+
+    Raises:
+      InputError: there are none, or they do.
+    """
+    sources = without_labels(list_volumes(source, dataset=options.dataset))
+    if output.suffix.lower() in SUFFIXES and not output.is_dir():
+        raise InputError(output, 'the name of a file', 'a folder for the results')
+    refuse_folder_of(sources, output)
+    _check_targets(sources, output, options)
+    return sources
 
 
 def _try(
@@ -161,7 +195,9 @@ def _try(
 ) -> tuple[str, bool]:
     """Segment a file: what went wrong, and whether its result was there already."""
     try:
-        skipped = options.skip_existing and team.first(lambda: _is_segmented(path, target, options))
+        skipped = options.skip_existing and team.first(
+            lambda: _is_segmented(path, target, options), name=f'look for {target}'
+        )
         if not skipped:
             segment_file(segmenter, path, target, options=options, team=team)
         return '', skipped
@@ -313,7 +349,7 @@ def segment_file(
         result cannot be written.
     """
     options = options or Options()
-    image = team.each(lambda: _open_image(segmenter, source, team))
+    image = team.each(lambda: _open_image(segmenter, source, team), name=f'open {source}')
     if options.instances:
         assert not isinstance(segmenter, Ensemble)
         assert options.cell_radius is not None

@@ -50,6 +50,7 @@ RESAMPLINGS = ('linear', 'opencv')
 MEMBRANES = Classes(('background', 'membrane'), (0, 1))  # what deep_sxt was published for
 _SLAB_DEPTH = 32
 Heads = dict[str, np.ndarray]
+Seen = tuple[ArrayLike, dict[str, Any]]  # what a network sees, and options of `predict_slabs`
 
 
 @dataclasses.dataclass(frozen=True)
@@ -229,6 +230,9 @@ def predict_image(
 ) -> Iterator[tuple[int, Heads]]:
     """The classes of an image, or its flows, slab by slab.
 
+    What is normalised by the whole image is measured by the call, before the first slab is asked
+    for: then processes that share an image meet, and no more until its end.
+
     Args:
       segmenter: the network.
       image: with as many channels as it takes.
@@ -243,17 +247,29 @@ def predict_image(
     Raises:
       InputError: NaN voxels or no contrast.
     """
+    watch, seen = _Stopwatch(), _seen(segmenter, image, name, share.team)
+    return _predict(segmenter, image, name, finish, share, seen, watch)
+
+
+def _predict(
+    segmenter: Segmenter,
+    image: Volume,
+    name: str,
+    finish: Finish,
+    share: Share,
+    seen: Seen,
+    watch: _Stopwatch,
+) -> Iterator[tuple[int, Heads]]:
     predict = _on_own_grid if segmenter.working_shape is None else _on_working_grid
     if segmenter.binning != NO_BINNING:
         predict = _on_bins
     first, last = share.slices or (0, image.shape[0])
     if segmenter.has_label or segmenter.has_maps:
         finish = finish_label(finish) if segmenter.has_label else finish_cell_maps(finish)
-    watch = _Stopwatch()
     with progress_bar(
         total=last - first, unit='slice', desc=split_dataset(name)[0].name, inner=True
     ) as bar:
-        for z, heads in predict(segmenter, image, name, finish, share):
+        for z, heads in predict(segmenter, image, seen, finish, share):
             yield z, heads
             n_done = len(next(iter(heads.values())))
             bar.update(n_done)
@@ -283,18 +299,18 @@ class _Stopwatch:
 
 
 def _on_own_grid(
-    segmenter: Segmenter, image: Volume, name: str, finish: Finish, share: Share
+    segmenter: Segmenter, image: Volume, seen: Seen, finish: Finish, share: Share
 ) -> Iterator[tuple[int, Heads]]:
-    seen, options = _seen(segmenter, image, name, share.team)
+    gray, options = seen
     depth, height, width = image.shape
     if share.slices is not None:
         if share.slices[0] == share.slices[1]:
             return
-        options['slices'] = share.slices
+        options = {**options, 'slices': share.slices}
     for slab in predict_slabs(
         segmenter.apply_fn,
         segmenter.variables,
-        seen,
+        gray,
         finish=finish,
         **{**run_options(segmenter, image), **options},
     ):
@@ -305,28 +321,28 @@ def _on_own_grid(
 
 
 def _on_bins(
-    segmenter: Segmenter, image: Volume, name: str, finish: Finish, share: Share
+    segmenter: Segmenter, image: Volume, seen: Seen, finish: Finish, share: Share
 ) -> Iterator[tuple[int, Heads]]:
     assert share.slices is None
-    seen, options = _seen(segmenter, image, name)
+    gray, options = seen
     slabs = predict_slabs(
-        segmenter.apply_fn, segmenter.variables, seen, **run_options(segmenter), **options
+        segmenter.apply_fn, segmenter.variables, gray, **run_options(segmenter), **options
     )
     heads = (slab.heads for slab in slabs)
     return enlarge_bins(heads, binning=segmenter.binning, shape=image.shape, finish=finish)
 
 
 def _on_working_grid(
-    segmenter: Segmenter, image: Volume, name: str, finish: Finish, share: Share
+    segmenter: Segmenter, image: Volume, seen: Seen, finish: Finish, share: Share
 ) -> Iterator[tuple[int, Heads]]:
     assert segmenter.working_shape is not None
     assert share.slices is None
     as_opencv = segmenter.resampling == 'opencv'
-    seen, options = _seen(segmenter, image, name)
+    gray, options = seen
     heads = predict_volume(
         segmenter.apply_fn,
         segmenter.variables,
-        seen,
+        gray,
         finish=finish if as_opencv else None,
         **run_options(segmenter),
         **options,
@@ -345,9 +361,7 @@ def _on_working_grid(
         yield start, jax.device_get(rows if as_opencv else finish(rows))
 
 
-def _seen(
-    segmenter: Segmenter, image: Volume, name: str, team: Team = ALONE
-) -> tuple[ArrayLike, dict[str, Any]]:
+def _seen(segmenter: Segmenter, image: Volume, name: str, team: Team = ALONE) -> Seen:
     """What the network sees of an image, on its own grid, and where it is not run everywhere.
 
     Raises:

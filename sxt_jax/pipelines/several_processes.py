@@ -7,11 +7,29 @@ from pathlib import Path
 
 from absl import logging
 
+from sxt_jax.core.atomic import check_writable
 from sxt_jax.core.errors import InputError
-from sxt_jax.core.processes import Team
+from sxt_jax.core.processes import Team, check_shared
 from sxt_jax.data.binning import NO_BINNING
 from sxt_jax.io.zarr import SUFFIXES
 from sxt_jax.pipelines.segmenter import Segmenter
+
+
+def make_shared_folder(folder: str | Path, team: Team) -> None:
+    """Whether results can be written to a folder; where there are several processes, by all.
+
+    These make it, since only of a folder that is there can be seen whether all have the same.
+
+    Raises:
+      InputError: it cannot be made or written to, or each process would have its own; in all.
+    """
+    folder = Path(folder)
+    # Whoever makes the folder on trial removes it: it is made for good when all have tried.
+    team.each(lambda: check_writable(folder), name=f'try to write to {folder}')
+    if team.size == 1:
+        return
+    team.first(lambda: folder.mkdir(parents=True, exist_ok=True), name=f'make {folder}')
+    check_shared(folder, team)
 
 
 def is_done_together(

@@ -23,8 +23,8 @@ import sxt_jax
 from sxt_jax.core.atomic import write_text
 from sxt_jax.core.devices import compute_dtype, make_device_mesh
 from sxt_jax.core.errors import InputError
-from sxt_jax.core.processes import everyone
-from sxt_jax.data.datasets import fingerprint
+from sxt_jax.core.processes import check_same, everyone
+from sxt_jax.data.datasets import fingerprint, sample_checksum
 from sxt_jax.data.intensity import Intensity
 from sxt_jax.models import build_model, model_config
 from sxt_jax.models.slicewise import input_shape
@@ -85,19 +85,21 @@ def train_network(
     workdir, team = Path(workdir), everyone()
     check_config(config)
     with locked(workdir, team):
-        team.first(lambda: remove_leftovers(workdir))
+        team.first(lambda: remove_leftovers(workdir), name=f'tidy {workdir}')
         device_mesh = _dividing_devices(config)
-        begun = team.each(lambda: _begun(workdir))
+        begun = team.each(lambda: _begun(workdir), name=f'open {workdir}')
         other = _initial_checkpoint(config) if begun is None else None
         intensity = _initial_intensity(config, begun, other)
         data = (load or load_training_data)(config, intensity=intensity, folder=workdir)
         check_isotropy(config, [*data.train, *data.unlabelled])
         model = build_network(config, n_classes=len(data.classes))
         run = describe_run(config, workdir, model, data, device_mesh)
+        if team.size > 1:
+            check_same(_learnt(run, data, begun, other), team, where=workdir)
         state, progress = _start(config, run, data, begun, other)
         if on_start is not None:
             on_start(steps_left(run, state, progress))
-        team.first(lambda: write_records(config, workdir))
+        team.first(lambda: write_records(config, workdir), name=f'describe {workdir}')
         train(run, state, progress)
         return best_checkpoint(workdir, metric=SCORE)
 
@@ -235,6 +237,26 @@ def describe_network(config: Any, model: nn.Module, data: TrainingData) -> dict[
         'config': json.loads(config.to_json_best_effort()),
         'version': sxt_jax.__version__,
         **find_task(config, model).facts(config, model, data),
+    }
+
+
+def _learnt(
+    run: Run, data: TrainingData, begun: Checkpoint | None, other: Checkpoint | None
+) -> dict[str, Any]:
+    """All that the weights depend on, JSON-able: processes that train together must have the same.
+
+    Of images a few slices are looked at, which no description of a network tells of.
+    """
+    examples, unlabelled = [*data.train, *data.validation], [*data.unlabelled]
+    images = [example.image for example in examples] + [volume.image for volume in unlabelled]
+    config = run.description['config']
+    return {
+        **{f'config.{name}': value for name, value in config.items()},
+        **{name: value for name, value in run.description.items() if name != 'config'},
+        'images': [[*image.shape, sample_checksum(image)] for image in images],
+        'number of steps': [run.plan.n_epochs, steps_per_round(run.objectives)],
+        'checkpoint to go on from': begun and [begun.step, begun.digest],
+        'checkpoint to start from': other and [other.step, other.digest],
     }
 
 

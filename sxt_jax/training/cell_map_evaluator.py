@@ -56,7 +56,7 @@ def cell_map_scores(
         return total
 
     total: Counter[str] = Counter()
-    for counts in team.share(count, examples):
+    for counts in team.share(count, examples, name='validation'):
         total.update(counts)
     dice = {
         f'dice/{name}': 2 * total[f'{name} both'] / total[f'{name} either']

@@ -48,7 +48,8 @@ def validation_scores(
         found = _volume_confusion(apply_fn, variables, example, n, tiling, device_mesh)
         return found.tolist()
 
-    found = [scores(np.array(counts, np.int64)) for counts in team.share(count, examples)]
+    counted = team.share(count, examples, name='validation')
+    found = [scores(np.array(counts, np.int64)) for counts in counted]
     dice = np.array([columns['dice'][1:] for columns in found])  # [volume, foreground class]
     found_anywhere = np.isfinite(dice).any(0)
     names = np.array(classes.names[1:])[found_anywhere]

@@ -82,7 +82,7 @@ def flow_scores(
         row, found = _score(predict, example, radius)
         return row, [(part.dice.tolist(), part.n_right, part.n_all) for part in found]
 
-    scored = team.share(score, examples)
+    scored = team.share(score, examples, name='validation')
     rows = [row for row, _ in scored]
     cells = [_Cells(np.array(dice), *counts) for _, parts in scored for dice, *counts in parts]
     names = dict.fromkeys(name for row in rows for name in row)

@@ -111,7 +111,7 @@ def locked(workdir: str | Path, team: Team = ALONE) -> Iterator[None]:
         see it.
     """
     with contextlib.ExitStack() as stack:
-        team.first(lambda: stack.enter_context(_lock(workdir)))
+        team.first(lambda: stack.enter_context(_lock(workdir)), name=f'lock {workdir}')
         check_shared(workdir, team)
         yield
 

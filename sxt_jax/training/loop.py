@@ -300,7 +300,7 @@ def _validate(run: Run, state: TrainState) -> Mapping[str, float]:
     if not run.validate:
         return {}
     scores = dict(run.validate(own_copy(state.variables)))
-    return dict(run.team.gather(scores)[0])
+    return dict(run.team.gather(scores, name=f'scores of step {int(state.step)}')[0])
 
 
 def _stops_early(plan: Plan, progress: Progress) -> bool:
@@ -309,14 +309,14 @@ def _stops_early(plan: Plan, progress: Progress) -> bool:
 
 def _save(run: Run, state: TrainState, progress: Progress) -> None:
     description = {**run.description, 'history': progress.history, 'pending': progress.sums}
-    best = best_step(progress.history, metric=SCORE)
+    best, step = best_step(progress.history, metric=SCORE), int(state.step)
 
     def save() -> None:
-        save_checkpoint(run.workdir, int(state.step), state, description)
+        save_checkpoint(run.workdir, step, state, description)
         remove_old_checkpoints(run.workdir, keep=run.plan.keep, always=best)
 
     # All wait: devices that wait for those of a process that writes would give up some day.
-    run.team.first(save)
+    run.team.first(save, name=f'save step {step}')
 
 
 def _open_logbook(run: Run, first_step: int) -> NoLogbook:

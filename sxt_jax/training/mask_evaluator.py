@@ -68,7 +68,7 @@ def mask_scores(
         return total
 
     total: Counter[str] = Counter()
-    for counts in team.share(count, examples):
+    for counts in team.share(count, examples, name='validation'):
         total.update(counts)
     result = _ratios(total)
     if 'validation/label_loss' in result:

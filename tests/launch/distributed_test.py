@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -11,19 +13,24 @@ import sys
 import textwrap
 import time
 from pathlib import Path
+from unittest import mock
 
 import jax
 import numpy as np
 import pytest
 
 from configs import acseg
+from sxt_jax.core.atomic import remove_abandoned
 from sxt_jax.core.devices import make_device_mesh
-from sxt_jax.pipelines.segment_volume import Options, segment_file
+from sxt_jax.core.processes import OutOfStep
+from sxt_jax.pipelines import segment_volume
+from sxt_jax.pipelines.ensemble import join_members, members_of
+from sxt_jax.pipelines.segment_volume import Options, load_checkpoints, segment_file
 from sxt_jax.pipelines.segmenter import load_segmenter
 from sxt_jax.pipelines.train_network import train_network
 from sxt_jax.training.checkpoint import list_checkpoints, open_checkpoint
 from sxt_jax.training.logbook import read_metrics
-from tests.launch.processes import ROOT, TINY, tiny, write_balls
+from tests.launch.processes import ROOT, TINY, call, tiny, write_balls
 
 pytestmark = pytest.mark.process
 SETTINGS = {
@@ -85,6 +92,29 @@ def trained(tmp_path_factory, data):
     return workdir, *_ends(processes)
 
 
+@pytest.fixture(scope='module')
+def resumed(tmp_path_factory, data, trained):
+    """The same run after it went on in two processes, two epochs or so."""
+    workdir = tmp_path_factory.mktemp('run') / 'R'
+    shutil.copytree(trained[0], workdir)
+    n_epochs = 1 + -(-_last_step(workdir) // 2)
+    changed = [f'--config.{name}={value}' for name, value in SETTINGS.items()]
+    flags = tiny(*changed, f'--config.epochs={n_epochs}', f'--config.data.train={data}')
+    return workdir, *_ends(_start_two('train', *flags, f'--workdir={workdir}'))
+
+
+def _last_step(workdir: Path) -> int:
+    return int(list_checkpoints(workdir)[-1].name)
+
+
+def test_two_processes_go_on_where_two_were_interrupted(trained, resumed):
+    workdir, statuses, _, logs = resumed
+    assert statuses == [0, 0], logs
+    n_steps = _last_step(trained[0])
+    assert f'Going on from {workdir}/checkpoints/{n_steps}' in logs[0]
+    assert _last_step(workdir) == 2 * (1 + -(-n_steps // 2))
+
+
 def test_a_process_that_is_asked_to_end_takes_the_other_along_in_the_same_step(trained):
     workdir, statuses, outputs, logs = trained
     assert statuses == [130, 130], logs
@@ -96,25 +126,25 @@ def test_a_process_that_is_asked_to_end_takes_the_other_along_in_the_same_step(t
     assert 'epoch 1' not in outputs[1]
 
 
-def test_two_processes_train_what_one_with_as_many_devices_trains(tmp_path, data, trained):
-    n_steps = int(list_checkpoints(trained[0])[-1].name)
+def test_two_processes_train_what_one_with_as_many_devices_trains(tmp_path, data, trained, resumed):
+    n_steps, last = _last_step(trained[0]), _last_step(resumed[0])
     config = acseg.get_config('smoke')
     given = dict(flag.removeprefix('--config.').split('=') for flag in TINY[1:])
     config.update_from_flattened_dict({name: eval(value) for name, value in given.items()})
     config.update_from_flattened_dict(SETTINGS)
-    config.data.train, config.epochs = str(data), -(-n_steps // 2)
+    config.data.train, config.epochs = str(data), last // 2
     train_network(config, tmp_path)  # of the eight devices, as many as divide the batch: four
 
-    found, expected = (
-        open_checkpoint(folder / 'checkpoints' / str(n_steps)).restore()
-        for folder in (trained[0], tmp_path)
-    )
-    jax.tree.map(
-        lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5), found, expected
-    )
-    rows, expected_rows = read_metrics(trained[0]), read_metrics(tmp_path)
-    assert len(rows) >= 1
-    for row, other in zip(rows, expected_rows, strict=False):
+    for folder, step in ((trained[0], n_steps), (resumed[0], last)):
+        found, expected = (
+            open_checkpoint(run / 'checkpoints' / str(step)).restore() for run in (folder, tmp_path)
+        )
+        jax.tree.map(
+            lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5), found, expected
+        )
+    rows, expected_rows = read_metrics(resumed[0]), read_metrics(tmp_path)
+    assert rows[: len(read_metrics(trained[0]))] == read_metrics(trained[0])
+    for row, other in zip(rows, expected_rows, strict=True):
         assert row.keys() == other.keys()
         assert 'dice' in row
         np.testing.assert_allclose(list(row.values()), list(other.values()), rtol=1e-4)
@@ -131,16 +161,77 @@ def test_two_processes_write_one_volume_as_one_process_does(tmp_path, trained):
     segmenter = dataclasses.replace(load_segmenter(trained[0]), device_mesh=as_many)
     source, target = tmp_path / 'images' / 'ball_0.zarr', tmp_path / 'one' / 'ball_0.zarr'
     segment_file(segmenter, source, target, options=Options(probabilities=True))
-    files = {path.relative_to(tmp_path / 'one') for path in (tmp_path / 'one').rglob('*')}
-    assert files == {path.relative_to(tmp_path / 'two') for path in (tmp_path / 'two').rglob('*')}
+    _check_same_files(tmp_path / 'one', tmp_path / 'two')
+
+
+def _check_same_files(one: Path, two: Path) -> None:
+    files = {path.relative_to(one) for path in one.rglob('*')}
+    assert files == {path.relative_to(two) for path in two.rglob('*')}
     assert len(files) > 8
     for path in files:
-        if (tmp_path / 'one' / path).is_file():
-            assert (tmp_path / 'one' / path).read_bytes() == (tmp_path / 'two' / path).read_bytes()
+        if (one / path).is_file():
+            assert (one / path).read_bytes() == (two / path).read_bytes()
+
+
+SEGMENTATIONS = """
+    import contextlib, errno, json, sys
+    from unittest import mock
+    from sxt_jax.core.job import join_job
+    from sxt_jax.io import zarr
+    from sxt_jax.pipelines.segment_volume import Options, segment_files
+
+    address, workdir, folder, index = sys.argv[1:4] + [int(sys.argv[4])]
+    job = join_job(
+        coordinator_address=address, num_processes=2, process_id=index, heartbeat_timeout_s=10
+    )
+    told, two = [], f'{workdir},{workdir}/checkpoints/1'
+
+    def segment(names, source, target, **options):
+        chosen = Options(probabilities=True, **options)
+        found = segment_files(names, f'{folder}/{source}', f'{folder}/{target}', options=chosen)
+        told.append([[one.labels.name, one.error, one.skipped] for one in found])
+
+    full = OSError(errno.ENOSPC, 'No space left on device')
+    failing = mock.patch.object(zarr, '_write_chunks', side_effect=full)
+    with failing if index else contextlib.nullcontext():
+        segment(workdir, 'images/ball_0.zarr', 'pieces')
+    segment(two, 'images/ball_0.zarr', 'pieces')
+    segment(workdir, 'images/ball_0.zarr', 'pieces', skip_existing=True)
+    segment(workdir, 'images', 'files')
+    job.finish()
+    print(json.dumps(told))
+"""
+
+
+def test_two_processes_average_networks_and_go_on_after_a_full_disk(tmp_path, trained):
+    write_balls(tmp_path, n=2, side=50, suffix='.zarr')
+    two = f'{trained[0]},{trained[0]}/checkpoints/1'
+    address, code = f'localhost:{_free_port()}', textwrap.dedent(SEGMENTATIONS)
+    arguments = [address, str(trained[0]), str(tmp_path)]
+    statuses, outputs, logs = _ends([_start(['-c', code, *arguments, str(i)]) for i in range(2)])
+    assert statuses == [0, 0], logs
+    found, other = (json.loads(output.splitlines()[-1]) for output in outputs)  # below Gloo's
+    assert found == other
+    first, *others = found
+    assert 'No space left on device' in first[0][1]
+    expected = ['ball_0.zarr', '', False], ['ball_0.zarr', '', True]
+    assert others == [[one] for one in expected] + [[expected[0], ['ball_1.zarr', '', False]]]
+
+    as_many = make_device_mesh(jax.devices()[:2])
+    for names, volumes, target in ((two, 1, 'pieces'), (str(trained[0]), 2, 'files')):
+        members = members_of(load_checkpoints(names))
+        members = [dataclasses.replace(member, device_mesh=as_many) for member in members]
+        network = join_members(members, names.split(','))
+        for i in range(volumes):
+            source, result = tmp_path / 'images' / f'ball_{i}.zarr', tmp_path / f'one_{target}'
+            options = Options(probabilities=True)
+            segment_file(network, source, result / source.name, options=options)
+        _check_same_files(tmp_path / f'one_{target}', tmp_path / target)
 
 
 WORKER = """
-    import os, sys, time
+    import os, sys
+    from sxt_jax.core.atomic import atomic_path
     from sxt_jax.core.errors import InputError
     from sxt_jax.core.job import join_job
     from sxt_jax.core.processes import FailedElsewhere, Team, check_shared, everyone
@@ -151,10 +242,11 @@ WORKER = """
     )
     team = everyone()
     assert team == Team(index, 2)
-    assert team.gather({'a': index / 3}) == [{'a': 0.0}, {'a': 1 / 3}]
-    assert team.first(lambda: 1 if team.is_first else 1 / 0) == 1
-    assert team.share(lambda n: [os.getpid(), n], range(5))[4][1] == 4
-    assert len({pid for pid, _ in team.share(lambda n: [os.getpid(), n], range(5))}) == 2
+    assert team.gather({'a': index / 3}, name='a') == [{'a': 0.0}, {'a': 1 / 3}]
+    assert team.first(lambda: 1 if team.is_first else 1 / 0, name='b') == 1
+    shares = team.share(lambda n: [os.getpid(), n], range(5), name='c')
+    assert shares[4][1] == 4
+    assert len({pid for pid, _ in shares}) == 2
 
     def odd(n):
         if n == 3:
@@ -162,18 +254,21 @@ WORKER = """
         return n
 
     try:
-        team.share(odd, range(4))
+        team.share(odd, range(4), name='d')
         raise SystemExit('nothing was raised')
     except InputError as error:
         assert isinstance(error, FailedElsewhere) == team.is_first
         assert str(error) == 'three: is odd'
     check_shared(folder, team)
-    if index == 1 and end == 'fail':
-        job.fail('error: a file of mine', 2)
-    elif index == 1:
-        os.kill(os.getpid(), 9)
-    else:
-        team.wait()
+    with atomic_path(f'{folder}/{index}.zarr') as temporary:
+        temporary.mkdir()
+        (temporary / 'zarr.json').touch()
+        team.wait(name='both have begun')
+        if index == 1 and end == 'die':
+            os.kill(os.getpid(), 9)
+        if index == 1:
+            job.fail('error: a file of mine', 2)
+        team.wait(name='both have ended')
     print('was not ended')
 """
 
@@ -190,7 +285,7 @@ def test_a_process_that_fails_ends_the_one_that_waits_for_it(tmp_path):
     assert outputs == ['', '']
     assert 'process 0 ends: process 1 of 2 failed: error: a file of mine' in logs[0]
     assert 'error: a file of mine' in logs[1]
-    assert not list(tmp_path.iterdir())
+    assert not list(tmp_path.iterdir())  # of both
 
 
 def test_a_process_that_is_killed_ends_the_one_that_waits_for_it(tmp_path):
@@ -201,6 +296,18 @@ def test_a_process_that_is_killed_ends_the_one_that_waits_for_it(tmp_path):
     assert outputs == ['', '']
     assert 'another task died' in logs[0]
     assert time.monotonic() - begun < 120
+    left = {path.name.partition('-')[0] for path in tmp_path.iterdir()}
+    assert left == {'.incomplete'}
+    remove_abandoned(tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
+def test_processes_out_of_step_end_with_one_line():
+    error = OutOfStep('processes are out of step: process 0 at …')
+    with mock.patch.object(segment_volume, 'segment_files', side_effect=error):
+        log = call('segment', '--checkpoint=W', '--input=I', '--output=O', status=1)
+    assert f'error: {error}' in log
+    assert 'Traceback' not in log
 
 
 @pytest.mark.parametrize(
