@@ -26,7 +26,6 @@ from sxt_jax.core.processes import OutOfStep
 from sxt_jax.pipelines import segment_volume
 from sxt_jax.pipelines.ensemble import join_members, members_of
 from sxt_jax.pipelines.segment_volume import Options, load_checkpoints, segment_file
-from sxt_jax.pipelines.segmenter import load_segmenter
 from sxt_jax.pipelines.train_network import train_network
 from sxt_jax.training.checkpoint import list_checkpoints, open_checkpoint
 from sxt_jax.training.logbook import read_metrics
@@ -152,16 +151,25 @@ def test_two_processes_train_what_one_with_as_many_devices_trains(tmp_path, data
 
 def test_two_processes_write_one_volume_as_one_process_does(tmp_path, trained):
     write_balls(tmp_path, n=1, side=50, suffix='.zarr')
-    flags = f'--checkpoint={trained[0]}', f'--input={tmp_path}/images', f'--output={tmp_path}/two'
+    networks = f'{trained[0]},{trained[0]}/checkpoints/1'  # of which the mean counts
+    flags = f'--checkpoint={networks}', f'--input={tmp_path}/images', f'--output={tmp_path}/two'
     statuses, outputs, logs = _ends(_start_two('segment', *flags, '--probabilities'))
     assert statuses == [0, 0], logs
     assert [f'{tmp_path}/two/ball_0.zarr\n' in output for output in outputs] == [True, False]
     assert '2 processes work on each of 1 files' in logs[0]
-    as_many = make_device_mesh(jax.devices()[:2])
-    segmenter = dataclasses.replace(load_segmenter(trained[0]), device_mesh=as_many)
-    source, target = tmp_path / 'images' / 'ball_0.zarr', tmp_path / 'one' / 'ball_0.zarr'
-    segment_file(segmenter, source, target, options=Options(probabilities=True))
+    _segment_in_one(networks, tmp_path / 'images' / 'ball_0.zarr', tmp_path / 'one')
     _check_same_files(tmp_path / 'one', tmp_path / 'two')
+
+
+def _segment_in_one(names: str, source: Path, output: Path) -> None:
+    """In this process, on as many devices as each of two has."""
+    mesh = make_device_mesh(jax.devices()[:2])
+    members = [
+        dataclasses.replace(member, device_mesh=mesh)
+        for member in members_of(load_checkpoints(names))
+    ]
+    network, options = join_members(members, names.split(',')), Options(probabilities=True)
+    segment_file(network, source, output / source.name, options=options)
 
 
 def _check_same_files(one: Path, two: Path) -> None:
@@ -184,28 +192,28 @@ SEGMENTATIONS = """
     job = join_job(
         coordinator_address=address, num_processes=2, process_id=index, heartbeat_timeout_s=10
     )
-    told, two = [], f'{workdir},{workdir}/checkpoints/1'
+    told = []
 
-    def segment(names, source, target, **options):
+    def segment(source, target, **options):
         chosen = Options(probabilities=True, **options)
-        found = segment_files(names, f'{folder}/{source}', f'{folder}/{target}', options=chosen)
+        found = segment_files(workdir, f'{folder}/{source}', f'{folder}/{target}', options=chosen)
         told.append([[one.labels.name, one.error, one.skipped] for one in found])
 
     full = OSError(errno.ENOSPC, 'No space left on device')
     failing = mock.patch.object(zarr, '_write_chunks', side_effect=full)
     with failing if index else contextlib.nullcontext():
-        segment(workdir, 'images/ball_0.zarr', 'pieces')
-    segment(two, 'images/ball_0.zarr', 'pieces')
-    segment(workdir, 'images/ball_0.zarr', 'pieces', skip_existing=True)
-    segment(workdir, 'images', 'files')
+        segment('images/ball_0.zarr', 'pieces')
+    segment('images/ball_0.zarr', 'pieces')
+    segment('images/ball_0.zarr', 'pieces', skip_existing=True)
+    segment('images', 'files')
     job.finish()
     print(json.dumps(told))
 """
 
 
-def test_two_processes_average_networks_and_go_on_after_a_full_disk(tmp_path, trained):
+@pytest.mark.slow
+def test_two_processes_go_on_after_a_full_disk(tmp_path, trained):
     write_balls(tmp_path, n=2, side=50, suffix='.zarr')
-    two = f'{trained[0]},{trained[0]}/checkpoints/1'
     address, code = f'localhost:{_free_port()}', textwrap.dedent(SEGMENTATIONS)
     arguments = [address, str(trained[0]), str(tmp_path)]
     statuses, outputs, logs = _ends([_start(['-c', code, *arguments, str(i)]) for i in range(2)])
@@ -217,16 +225,10 @@ def test_two_processes_average_networks_and_go_on_after_a_full_disk(tmp_path, tr
     expected = ['ball_0.zarr', '', False], ['ball_0.zarr', '', True]
     assert others == [[one] for one in expected] + [[expected[0], ['ball_1.zarr', '', False]]]
 
-    as_many = make_device_mesh(jax.devices()[:2])
-    for names, volumes, target in ((two, 1, 'pieces'), (str(trained[0]), 2, 'files')):
-        members = members_of(load_checkpoints(names))
-        members = [dataclasses.replace(member, device_mesh=as_many) for member in members]
-        network = join_members(members, names.split(','))
-        for i in range(volumes):
-            source, result = tmp_path / 'images' / f'ball_{i}.zarr', tmp_path / f'one_{target}'
-            options = Options(probabilities=True)
-            segment_file(network, source, result / source.name, options=options)
-        _check_same_files(tmp_path / f'one_{target}', tmp_path / target)
+    _segment_in_one(str(trained[0]), tmp_path / 'images' / 'ball_0.zarr', tmp_path / 'one')
+    _check_same_files(tmp_path / 'one', tmp_path / 'pieces')
+    _segment_in_one(str(trained[0]), tmp_path / 'images' / 'ball_1.zarr', tmp_path / 'one')
+    _check_same_files(tmp_path / 'one', tmp_path / 'files')
 
 
 WORKER = """

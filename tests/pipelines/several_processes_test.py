@@ -94,19 +94,23 @@ def fail_once(monkeypatch, where, name, error):
 )
 def test_after_a_volume_at_which_one_failed_all_work_on_the_next(folder, monkeypatch, where, name):
     """Of two networks the first fails in its first slab, before the second has one."""
-    options = Options(probabilities=True)
+    options = Options(probabilities=True, skip_existing=True)
     segment_files('A,B', folder / 'in', folder / 'one', options=options)
     fail_once(monkeypatch, where, name, InputError('slab', 'is bad'))
-    found = in_processes(
-        monkeypatch,
-        lambda team: segment_files('A,B', folder / 'in', folder / 'all', options=options),
-        size=3,
-    )
+
+    def work(team):
+        return segment_files('A,B', folder / 'in', folder / 'all', options=options)
+
+    found = in_processes(monkeypatch, work, size=3)
     assert told(found) == [('a.zarr', 'slab: is bad', False), ('b.zarr', '', False)]
     whole = {name: data for name, data in contents(folder / 'one').items() if name[0] == 'b'}
     assert contents(folder / 'all') == whole
     assert len(whole) == 2 * (2 + 3) + 3  # two groups and arrays, three chunks, six of channels
     assert {path.name for path in (folder / 'all').iterdir()} == {'b.zarr', 'b.probabilities.zarr'}
+
+    again = in_processes(monkeypatch, work, size=3)
+    assert told(again) == [('a.zarr', '', False), ('b.zarr', '', True)]
+    assert contents(folder / 'all') == contents(folder / 'one')
 
 
 def test_files_are_shared_out_as_the_first_process_finds_them(folder, monkeypatch):
