@@ -101,6 +101,7 @@ def _as_before() -> Iterator[None]:
     handlers, handler = list(logging.root.handlers), absl_logging.get_absl_handler()
     writer, verbosity = handler.python_handler, absl_logging.get_verbosity()
     stream, style, filters = writer.stream, writer.formatter, list(handler.filters)
+    level = absl_logging.get_absl_logger().level  # unset, it is that of the root, as caplog has it
     os.chdir(ROOT)
     absl_logging.use_absl_handler()
     try:
@@ -115,6 +116,7 @@ def _as_before() -> Iterator[None]:
         resource.setrlimit(resource.RLIMIT_NOFILE, limits)
         logging.root.handlers[:] = handlers
         absl_logging.set_verbosity(verbosity)
+        absl_logging.get_absl_logger().setLevel(level)
         writer.stream, handler.filters = stream, filters
         handler.setFormatter(style)
 

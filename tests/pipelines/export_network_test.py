@@ -70,7 +70,7 @@ def test_runs_without_the_package_to_the_same_result(tmp_path):
 
 
 def test_each_platform_gets_its_own_form_of_a_convolution():
-    shape = (1, 2, 2, 4, 1)
+    shape = (1, 2, 8, 8, 1)
     model, variables, _ = _network(VOLUMES, shape)
 
     def ranks(*platforms):
