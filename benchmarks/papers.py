@@ -375,6 +375,9 @@ def newest_measured(records: Sequence[Record]) -> list[tuple[Published, Record, 
 
 
 def _share(record: Record) -> float:
+    """How much of the published work was done."""
+    if record['benchmark'] == 'training_steps':
+        return record['shape'][0] / _ACSEG_PATCHES
     return record['facts']['share'] if record['benchmark'] == QUESTION else 1.0
 
 
