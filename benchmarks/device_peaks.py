@@ -30,6 +30,7 @@ from benchmarks.harness import (
     Record,
     append_records,
     describe,
+    device_name,
     machine,
     read_records,
     run_cases,
@@ -277,7 +278,7 @@ def table_rows(records: Sequence[Record]) -> list[tuple[str, ...]]:
     heads = ('device', 'work', 'size', 'rate', 'load')
     rows = [
         (
-            device_name(r),
+            machine_name(r),
             r['case'],
             '×'.join(f'{n:,}' for n in r['shape']),
             f'{r["rate"]:.3g} {r["unit"]}',
@@ -288,11 +289,10 @@ def table_rows(records: Sequence[Record]) -> list[tuple[str, ...]]:
     return [heads, *rows]
 
 
-def device_name(record: Record) -> str:
-    """What a table calls the device of a record."""
-    if record['platform'] != 'cpu':
-        return str(record['device'])
-    return f'{record["n_cores"]} CPU cores ({record["processor"]})'
+def machine_name(record: Record) -> str:
+    """The device of a record, and of a CPU which one."""
+    name = device_name(record)
+    return name if record['platform'] != 'cpu' else f'{name} ({record["processor"]})'
 
 
 def main() -> None:

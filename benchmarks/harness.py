@@ -227,6 +227,12 @@ def machine() -> Record:
     }
 
 
+def device_name(record: Record) -> str:
+    """What tables call the device of a record."""
+    cores = f'{record["n_cores"]} CPU cores'
+    return cores if record['platform'] == 'cpu' else str(record['device'])
+
+
 def _processor() -> str:
     try:
         lines = Path('/proc/cpuinfo').read_text(encoding='utf-8').splitlines()

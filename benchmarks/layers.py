@@ -33,7 +33,7 @@ import numpy as np
 from jax import lax
 
 from benchmarks.device_peaks import torch_device, wait_for_torch
-from benchmarks.harness import RESULTS, Case, Record, append_records, run_cases
+from benchmarks.harness import RESULTS, Case, Record, append_records, device_name, run_cases
 from benchmarks.network_layers import (
     KINDS,
     NETWORKS,
@@ -381,7 +381,6 @@ def _run_key(record: Record) -> tuple[Any, ...]:
 def _row(record: Record) -> tuple[str, ...]:
     facts = record['facts']
     theirs = facts.get('torch_run_s')
-    device = record['device'] if record['platform'] != 'cpu' else f'{record["n_cores"]} CPU cores'
     return (
         facts['network'],
         facts['kind'],
@@ -393,7 +392,7 @@ def _row(record: Record) -> tuple[str, ...]:
         f'{1e3 * theirs:.3g}' if theirs else '',
         f'{facts["run_s"] / theirs:.2f}' if theirs else '',
         record['dtype'],
-        device,
+        device_name(record),
         f'{record["load"]:.1f}',
     )
 

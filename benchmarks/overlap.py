@@ -40,7 +40,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from benchmarks.harness import RESULTS, Case, Record, append_records, describe, run_cases
+from benchmarks.harness import (
+    RESULTS,
+    Case,
+    Record,
+    append_records,
+    describe,
+    device_name,
+    run_cases,
+)
 from benchmarks.streaming_memory import bright
 from benchmarks.tiled_inference import PUBLISHED_FILTERS
 from sxt_jax.core.devices import compute_dtype, is_accelerated, make_device_mesh
@@ -367,12 +375,12 @@ def table_rows(records: Sequence[Record]) -> list[tuple[str, ...]]:
 
 
 def _row(record: Record) -> tuple[str, ...]:
-    facts, on_cpu = record['facts'], record['platform'] == 'cpu'
+    facts = record['facts']
     return (
         facts['format'],
         '×'.join(map(str, record['shape'])),
         'ACSeg U-Net' if facts['filters'] else 'mean of 3³ voxels',
-        f'{record["n_cores"]} CPU cores' if on_cpu else record['device'],
+        device_name(record),
         f'{facts["reading_s"]:.2f} s',
         ' + '.join(f'{seconds:.2f} s' for seconds in facts['passes_s']),
         f'{facts["computing_s"]:.2f} s',

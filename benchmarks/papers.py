@@ -40,7 +40,15 @@ from skimage import measure
 
 from benchmarks import slice_latency
 from benchmarks.cell_propagation import simulate_maps, split
-from benchmarks.harness import RESULTS, Case, Record, append_records, describe, run_cases
+from benchmarks.harness import (
+    RESULTS,
+    Case,
+    Record,
+    append_records,
+    describe,
+    device_name,
+    run_cases,
+)
 from benchmarks.tiled_inference import PUBLISHED_FILTERS, naive_loop
 from benchmarks.training_steps import OneBatch, train_steps
 from configs import acseg, fibsem
@@ -401,11 +409,11 @@ def figure(records: Sequence[Record]) -> Figure:
     for place, row in enumerate(ROWS):
         label = 'paper' if place == 0 else None
         axes.plot(row.seconds, [place] * 2, 'o-', color=GRAY, lw=3, ms=7, label=label)
-    for i, device in enumerate(dict.fromkeys(_device_name(record) for _, record, _ in found)):
-        ours = [(s, names.index(row.name)) for row, r, s in found if _device_name(r) == device]
+    for i, device in enumerate(dict.fromkeys(device_name(record) for _, record, _ in found)):
+        ours = [(s, names.index(row.name)) for row, r, s in found if device_name(r) == device]
         axes.plot(*zip(*ours, strict=True), 'D', color=colour(i), ms=6, label=f'here, {device}')
         scaled = [(s, names.index(row.name)) for row, r, s in found
-                  if _device_name(r) == device and _share(r) < 1]  # fmt: skip
+                  if device_name(r) == device and _share(r) < 1]  # fmt: skip
         if scaled:
             axes.plot(*zip(*scaled, strict=True), 'D', color=colour(i), mfc='white', ms=6,
                       label=f'scaled, {device}')  # fmt: skip
@@ -416,17 +424,12 @@ def figure(records: Sequence[Record]) -> Figure:
     return drawn
 
 
-def _device_name(record: Record) -> str:
-    cores = f'{record["n_cores"]} CPU cores'
-    return cores if record['platform'] == 'cpu' else record['device']
-
-
 def _row(row: Published, record: Record, seconds: float) -> tuple[str, ...]:
     return (
         row.name,
         row.told,
         row.hardware,
-        _device_name(record),
+        device_name(record),
         record['dtype'],
         '×'.join(map(str, record['shape'])),
         duration(record['run_s']),

@@ -38,7 +38,7 @@ from benchmarks import (
     tracking_accuracy,
     transfer,
 )
-from benchmarks.harness import RESULTS, Record, read_records
+from benchmarks.harness import RESULTS, Record, device_name, read_records
 from sxt_jax.core.atomic import write_text
 from sxt_jax.core.errors import InputError
 from sxt_jax.plots import save_figure
@@ -70,7 +70,7 @@ _WITH_OWN_TABLE = (
 
 
 def _device(record: Record) -> str:
-    name = record['device'] if record['platform'] != 'cpu' else f'{record["n_cores"]} CPU cores'
+    name = device_name(record)
     return name if record['n_devices'] == 1 else f'{record["n_devices"]} × {name}'
 
 

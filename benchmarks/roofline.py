@@ -34,7 +34,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from benchmarks.device_peaks import Peaks, device_name, peaks_here
+from benchmarks.device_peaks import Peaks, machine_name, peaks_here
 from benchmarks.harness import RESULTS, Case, Record, append_records, run_cases
 from benchmarks.network_layers import (
     KINDS,
@@ -273,7 +273,7 @@ def _row(record: Record) -> tuple[str, ...]:
         f'{facts["flop"] / facts["peak_flop_s"] / seconds:.0%}',
         f'{record["compile_s"]:.1f} s',
         f'{_told(_peak_bytes(record), 2**20)} MiB',
-        device_name(record),
+        machine_name(record),
         f'{record["load"]:.1f}',
     )
 

@@ -28,7 +28,15 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
-from benchmarks.harness import RESULTS, Case, Record, append_records, describe, run_cases
+from benchmarks.harness import (
+    RESULTS,
+    Case,
+    Record,
+    append_records,
+    describe,
+    device_name,
+    run_cases,
+)
 from sxt_jax.core.devices import is_accelerated, make_device_mesh, replicated, split_batch
 from sxt_jax.core.tiles import make_grid
 from sxt_jax.core.volume import Volume
@@ -315,13 +323,12 @@ def table_rows(records: Sequence[Record]) -> list[tuple[str, ...]]:
 def _row(record: Record) -> tuple[str, ...]:
     facts, n = record['facts'], record['shape'][0]
     seconds, flop = record['run_s'] / n, facts['flop_per_slice']
-    device = record['device'] if record['platform'] != 'cpu' else f'{record["n_cores"]} CPU cores'
     low, high = (s / n for s in record['run_s_range'])
     return (
         '×'.join(map(str, record['shape'][1:])),
         record['case'],
         record['dtype'],
-        device,
+        device_name(record),
         f'{seconds:.3g}',
         f'{low:.3g} – {high:.3g}',
         f'{facts["paper_ms"] / 1000:.3g}' if facts['paper_ms'] else '',

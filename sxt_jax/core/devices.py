@@ -39,9 +39,12 @@ def split_batch(device_mesh: Mesh) -> NamedSharding:
     return NamedSharding(device_mesh, PartitionSpec(DATA_AXIS))
 
 
-def place(array: Any, sharding: jax.sharding.Sharding) -> jax.Array:
-    """An array that all processes of the job have, over devices of which some may be others'."""
-    if sharding.is_fully_addressable:
+def place(array: Any, sharding: jax.sharding.Sharding | None) -> jax.Array:
+    """An array that all processes of the job have, over devices of which some may be others'.
+
+    Without a sharding, as shapes by themselves have none, it goes to the default device.
+    """
+    if sharding is None or sharding.is_fully_addressable:
         return jax.device_put(array, sharding)
     # Else `device_put` would compare what the processes have, an exchange for each array.
     array = np.asarray(array)

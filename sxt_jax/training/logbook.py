@@ -8,8 +8,7 @@ import json
 import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from types import TracebackType
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 from tensorboardX import SummaryWriter
@@ -31,15 +30,10 @@ class NoLogbook:
     def draw(self, step: int, pictures: Mapping[str, np.ndarray]) -> None:
         """Nothing."""
 
-    def __enter__(self) -> NoLogbook:
+    def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         """Nothing."""
 
 
@@ -75,15 +69,7 @@ class Logbook(NoLogbook):
             self._events.add_image(name, picture, step, dataformats='HW')
         self._events.flush()
 
-    def __enter__(self) -> Logbook:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         self._file.close()
         self._events.close()
 

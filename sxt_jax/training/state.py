@@ -118,9 +118,7 @@ def start_from(state: TrainState, variables: Mapping[str, Any], *, scope: str) -
         found = other.get(text)
         if found is not None and found.shape == leaf.shape:
             taken.append(text)
-            taken_over = jnp.asarray(found, leaf.dtype)
-            # None: only shapes are asked for, before anything is trained.
-            return taken_over if leaf.sharding is None else place(taken_over, leaf.sharding)
+            return place(jnp.asarray(found, leaf.dtype), leaf.sharding)
         shape = 'nothing' if found is None else f'shape {found.shape}'
         if scope == 'matching':
             fresh.append(f'{text} {leaf.shape} (there: {shape})')
