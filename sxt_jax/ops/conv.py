@@ -47,9 +47,7 @@ def conv(
     x, pads = _pad_beyond_reach(x, kernel.shape[:-2], pads)
     if set(kernel.shape[:-2]) == set(strides) == {1} and not any(map(any, pads)):
         return matmul(x, kernel.reshape(kernel.shape[-2:]))
-    if n_dims == 2:
-        return lax_conv(x, kernel, strides, pads)
-    return _conv3d(x, kernel, strides, pads)
+    return _conv(x, kernel, strides, pads)
 
 
 def check_conv(x: jax.Array, kernel: jax.Array) -> int:
@@ -104,7 +102,7 @@ def matmul(x: jax.Array, matrix: jax.Array) -> jax.Array:
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3))
-def _conv3d(
+def _conv(
     x: jax.Array, kernel: jax.Array, strides: tuple[int, ...], pads: tuple[tuple[int, int], ...]
 ) -> jax.Array:
     return lax.platform_dependent(
@@ -115,13 +113,13 @@ def _conv3d(
     )
 
 
-def _conv3d_forward(
+def _conv_forward(
     x: jax.Array, kernel: jax.Array, strides: tuple[int, ...], pads: tuple[tuple[int, int], ...]
 ) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
-    return _conv3d(x, kernel, strides, pads), (x, kernel)
+    return _conv(x, kernel, strides, pads), (x, kernel)
 
 
-def _conv3d_backward(
+def _conv_backward(
     strides: tuple[int, ...],
     pads: tuple[tuple[int, int], ...],
     residuals: tuple[jax.Array, jax.Array],
@@ -149,4 +147,4 @@ def _conv3d_backward(
     )
 
 
-_conv3d.defvjp(_conv3d_forward, _conv3d_backward)
+_conv.defvjp(_conv_forward, _conv_backward)

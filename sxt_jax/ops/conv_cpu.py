@@ -36,7 +36,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from sxt_jax.ops import stacked_cpu
+from sxt_jax.ops import columns_cpu, stacked_cpu
 from sxt_jax.ops.stacked_cpu import largest_divisor, output_sides, window
 
 # Voxels handled at once, from the measurements above.
@@ -47,6 +47,11 @@ _STACKED_CHANNELS = (16, 64)
 # The gradient of the kernel stacks the gradient in place of the image, if that has so many times as
 # many channels.
 _EXCHANGED_CHANNELS = 3
+# Numbers of a kernel from which a product of columns pays, where there are fewer voxels than
+# channels.
+_LEAST_OF_COLUMNS = 1 << 17
+# Pixels from which the gradient of a 2-D kernel is made of stacked taps.
+_STACKED_PIXELS = 4096
 # Slabs whose convolutions do not wait for each other: XLA computes each on one core.
 _SLABS_TOGETHER = 4
 # Up to so many channels two neighbours are made at once.
@@ -70,21 +75,33 @@ def lax_conv(
 def conv(
     x: jax.Array, kernel: jax.Array, strides: Sequence[int], pads: Sequence[tuple[int, int]]
 ) -> jax.Array:
-    """3-D convolution: products of stacked taps, or slab by slab sums of 2-D convolutions.
+    """Convolution in 2-D or 3-D, the way that is fastest for its shape.
 
     Args:
-      x: [b, z, y, x, c_in].
-      kernel: [kz, ky, kx, c_in, c_out]; sums are kept in float32.
-      strides, pads: one per axis; pads are (before, after) and may be negative (cut).
+      x: [b, (z,) y, x, c_in].
+      kernel: [(kz,) ky, kx, c_in, c_out]; sums are kept in float32.
+      strides, pads: one per axis; pads are (before, after), from 0 to what the kernel reaches.
 
     Returns:
-      [b, z', y', x', c_out] in the dtype of `x`.
+      [b, (z',) y', x', c_out] in the dtype of `x`.
     """
+    if set(strides) == {1} and is_of_columns(x, kernel):
+        return columns_cpu.conv(x, kernel, pads)
+    return (lax_conv if x.ndim == 4 else _conv3d)(x, kernel, strides, pads)
+
+
+def is_of_columns(x: jax.Array, kernel: jax.Array) -> bool:
+    """Whether the kernel is so large and the image [b, …, c] so small that columns pay."""
+    return kernel.size >= _LEAST_OF_COLUMNS and math.prod(x.shape[:-1]) <= kernel.shape[-1]
+
+
+def _conv3d(
+    x: jax.Array, kernel: jax.Array, strides: Sequence[int], pads: Sequence[tuple[int, int]]
+) -> jax.Array:
+    """3-D convolution: products of stacked taps, or slab by slab sums of 2-D convolutions."""
     c_in, c_out = kernel.shape[3:]
     few = _STACKED_CHANNELS[0] <= c_in <= min(_STACKED_CHANNELS[1], c_out)
-    _, *plane = output_sides(x.shape, kernel.shape, strides, pads)
-    tiny = math.prod(plane) < math.prod(kernel.shape[1:3])
-    if few or tiny or set(strides) != {1}:
+    if few or set(strides) != {1}:
         return stacked_cpu.conv(x, kernel, strides, pads)
     dtype = x.dtype
     kernel = kernel.astype(jnp.float32)
@@ -145,6 +162,11 @@ def input_gradient(
     pads: Sequence[tuple[int, int]],
 ) -> jax.Array:
     """Gradient of x: with stride 1 a convolution of the gradient with the mirrored kernel."""
+    if set(strides) == {1} and is_of_columns(x, kernel):
+        return columns_cpu.input_gradient(kernel, gradient, x.shape[1:-1], pads)
+    if x.ndim == 4:
+        transposed = jax.linear_transpose(lambda x: lax_conv(x, kernel, strides, pads), x)
+        return transposed(gradient)[0]
     if set(strides) != {1}:
         return stacked_cpu.input_gradient(kernel, gradient, x.shape[1:4], strides, pads)
     return conv(gradient, mirror(kernel), (1, 1, 1), adjoint_pads(kernel, pads))
@@ -169,6 +191,11 @@ def kernel_gradient(
     pads: Sequence[tuple[int, int]],
 ) -> jax.Array:
     """Gradient of the kernel, by products."""
+    if set(strides) == {1} and is_of_columns(x, kernel):
+        found = columns_cpu.kernel_gradient(x, gradient, kernel.shape[:-2], pads)
+        return found.astype(kernel.dtype)
+    if x.ndim == 4:
+        return _kernel_gradient2d(x, kernel, gradient, strides, pads)
     sides, (c_in, c_out) = kernel.shape[:3], kernel.shape[3:]
     if set(strides) == {1} and c_in >= _EXCHANGED_CHANNELS * c_out:
         # What the image is to the gradient, the gradient is to the image, shifted the other way.
@@ -177,3 +204,19 @@ def kernel_gradient(
     else:
         found = stacked_cpu.kernel_gradient(x, gradient, sides, strides, pads)
     return found.astype(kernel.dtype)
+
+
+def _kernel_gradient2d(
+    x: jax.Array,
+    kernel: jax.Array,
+    gradient: jax.Array,
+    strides: Sequence[int],
+    pads: Sequence[tuple[int, int]],
+) -> jax.Array:
+    """Gradient of a 2-D kernel: that of a section of a volume, where many voxels make it slow."""
+    n_voxels = math.prod(gradient.shape[:-1])
+    if n_voxels < _STACKED_PIXELS or x.shape[-1] < _STACKED_CHANNELS[0]:
+        transposed = jax.linear_transpose(lambda k: lax_conv(x, k, strides, pads), kernel)
+        return transposed(gradient)[0]
+    volumes = x[:, None], kernel[None], gradient[:, None]
+    return kernel_gradient(*volumes, strides=(1, *strides), pads=((0, 0), *pads))[0]

@@ -17,9 +17,9 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from sxt_jax.ops import stacked_cpu
+from sxt_jax.ops import columns_cpu, stacked_cpu
 from sxt_jax.ops.conv import check_conv, conv, matmul
-from sxt_jax.ops.conv_cpu import adjoint_pads, mirror
+from sxt_jax.ops.conv_cpu import adjoint_pads, is_of_columns, mirror
 
 Padding = Sequence[tuple[int, int]]
 
@@ -57,47 +57,70 @@ def conv_transpose(
         raise ValueError(f'padding {tuple(padding)} of a kernel {sides}: before + after = k')
     if set(sides) == {2} and all(tuple(p) == (1, 1) for p in padding):
         return _without_overlap(x, kernel)
-    padding = tuple((int(a), int(b)) for a, b in padding)
-    return (_by_phases if n_dims == 2 else _conv_transpose3d)(x, kernel, padding)
+    return _conv_transpose(x, kernel, tuple((int(a), int(b)) for a, b in padding))
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
-def _conv_transpose3d(x: jax.Array, kernel: jax.Array, padding: Padding) -> jax.Array:
+def _conv_transpose(x: jax.Array, kernel: jax.Array, padding: Padding) -> jax.Array:
     plain = functools.partial(_by_phases, padding=padding)
-    cpu = functools.partial(_as_input_gradient, padding=padding)
+    cpu = functools.partial(_on_cpu, padding=padding)
     return lax.platform_dependent(x, kernel, cpu=cpu, default=plain)
 
 
-def _conv_transpose3d_forward(
+def _conv_transpose_forward(
     x: jax.Array, kernel: jax.Array, padding: Padding
 ) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
-    return _conv_transpose3d(x, kernel, padding), (x, kernel)
+    return _conv_transpose(x, kernel, padding), (x, kernel)
 
 
-def _conv_transpose3d_backward(
+def _conv_transpose_backward(
     padding: Padding, residuals: tuple[jax.Array, jax.Array], gradient: jax.Array
 ) -> tuple[jax.Array, ...]:
-    def cpu(x: jax.Array, kernel: jax.Array, gradient: jax.Array) -> tuple[jax.Array, jax.Array]:
-        pads = adjoint_pads(kernel, padding)
-        of_x = stacked_cpu.conv(gradient, mirror(kernel), (2, 2, 2), pads)
-        sides = kernel.shape[:3]
-        of_kernel = stacked_cpu.kernel_gradient(gradient, x, sides, (2, 2, 2), pads)
-        return of_x, mirror(of_kernel).astype(kernel.dtype)
-
     def plain(x: jax.Array, kernel: jax.Array, gradient: jax.Array) -> tuple[jax.Array, ...]:
         return tuple(jax.vjp(lambda x, k: _by_phases(x, k, padding), x, kernel)[1](gradient))
 
+    cpu = functools.partial(_gradients_on_cpu, padding=padding)
     return tuple(lax.platform_dependent(*residuals, gradient, cpu=cpu, default=plain))
 
 
-_conv_transpose3d.defvjp(_conv_transpose3d_forward, _conv_transpose3d_backward)
+_conv_transpose.defvjp(_conv_transpose_forward, _conv_transpose_backward)
 
 
-def _as_input_gradient(x: jax.Array, kernel: jax.Array, padding: Padding) -> jax.Array:
-    """What it is the transpose of: a convolution of stride 2, with the mirrored kernel."""
+def _on_cpu(x: jax.Array, kernel: jax.Array, padding: Padding) -> jax.Array:
+    if is_of_columns(x, kernel):
+        return columns_cpu.conv_transpose(x, kernel, padding)
+    if x.ndim == 4:
+        return _by_phases(x, kernel, padding)
+    # It is the transpose of a convolution of stride 2, with the mirrored kernel.
     sides = [2 * n for n in x.shape[1:4]]
     pads = adjoint_pads(kernel, padding)
     return stacked_cpu.input_gradient(mirror(kernel), x, sides, (2, 2, 2), pads)
+
+
+def _gradients_on_cpu(
+    x: jax.Array, kernel: jax.Array, gradient: jax.Array, padding: Padding
+) -> tuple[jax.Array, jax.Array]:
+    if is_of_columns(x, kernel):
+        return columns_cpu.conv_transpose_gradients(x, kernel, gradient, padding)
+    if x.ndim == 4:
+        volumes = x[:, None], kernel[None], gradient[:, None]
+        of_x, of_kernel = _gradients3d(*volumes, strides=(1, 2, 2), padding=((0, 0), *padding))
+        return of_x[:, 0], of_kernel[0]
+    return _gradients3d(x, kernel, gradient, strides=(2, 2, 2), padding=padding)
+
+
+def _gradients3d(
+    x: jax.Array,
+    kernel: jax.Array,
+    gradient: jax.Array,
+    *,
+    strides: Sequence[int],
+    padding: Padding,
+) -> tuple[jax.Array, jax.Array]:
+    pads = adjoint_pads(kernel, padding)
+    of_x = stacked_cpu.conv(gradient, mirror(kernel), strides, pads)
+    of_kernel = stacked_cpu.kernel_gradient(gradient, x, kernel.shape[:3], strides, pads)
+    return of_x, mirror(of_kernel).astype(kernel.dtype)
 
 
 def _by_phases(x: jax.Array, kernel: jax.Array, padding: Padding) -> jax.Array:

@@ -80,12 +80,12 @@ def kernel_gradient(
         left = _stack(x, (*kernel_sides, c_in), strides, pads, (z, y), sides, n_x)
         g = window(gradient, z, sides[0], (0, 0), axis=1)
         g = window(g, y, sides[1], (0, 0), axis=2).astype(jnp.float32)
-        around = n_columns - 1
-        g = jnp.pad(g, ((0, 0), (0, 0), (0, 0), (around, around), (0, 0)))
-        columns = [g[:, :, :, around - i : around - i + left.shape[3]] for i in range(n_columns)]
-        right = jnp.concatenate(columns, -1).reshape(-1, n_columns * c_out)
-        # The narrow matrix first: 10 … 25 % faster.
-        product = lax.dot_general(right, left.reshape(-1, rows), (((0,), (0,)), ((), ())))
+        # Turned round, the narrower matrix first: products of columns with columns are slower.
+        g, around = g.transpose(4, 0, 1, 2, 3), n_columns - 1
+        g = jnp.pad(g, ((0, 0), (0, 0), (0, 0), (0, 0), (around, around)))
+        shifted = [g[..., around - i : around - i + left.shape[3]] for i in range(n_columns)]
+        right = jnp.concatenate(shifted).reshape(n_columns * c_out, -1)
+        product = right @ left.reshape(-1, rows)
         return total + product
 
     start = jnp.zeros((n_columns * c_out, rows), jnp.float32)

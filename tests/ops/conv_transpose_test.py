@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import math
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from jax import lax
 
+from sxt_jax.ops import conv_cpu
 from sxt_jax.ops.conv_transpose import conv_transpose
 
 
@@ -27,13 +30,26 @@ def _oracle(x, kernel, padding):
     'pad', [(1, 1), (2, 1), (1, 2), (2, 2), (3, 2), (0, 2), (1, 3), (4, 0), (4, -1)]
 )
 def test_equals_xla_forwards_and_backwards(shape, pad):
+    _check(shape, pad, 4)
+
+
+@pytest.mark.parametrize('shape', [(1, 2, 2, 2, 3), (2, 3, 2, 3)])
+@pytest.mark.parametrize('pad', [(2, 1), (1, 2), (0, 2), (4, -1)])
+def test_small_images_equal_xla_forwards_and_backwards(monkeypatch, shape, pad):
+    monkeypatch.setattr(conv_cpu, '_LEAST_OF_COLUMNS', 0)
+    n_features = math.prod(shape[:-1])
+    assert conv_cpu.is_of_columns(jnp.ones(shape), jnp.ones((3, n_features)))
+    _check(shape, pad, n_features)
+
+
+def _check(shape, pad, n_features):
     n, side = len(shape) - 2, sum(pad)
-    x, kernel = _normal(0, shape), _normal(1, (side,) * n + (shape[-1], 4))
+    x, kernel = _normal(0, shape), _normal(1, (side,) * n + (shape[-1], n_features))
     expected, pull = jax.vjp(lambda x, k: _oracle(x, k, (pad,) * n), x, kernel)
     out, pull_own = jax.vjp(
         jax.jit(lambda x, k: conv_transpose(x, k, padding=(pad,) * n)), x, kernel
     )
-    assert out.shape == (shape[0], *(2 * s for s in shape[1:-1]), 4) == expected.shape
+    assert out.shape == (shape[0], *(2 * s for s in shape[1:-1]), n_features) == expected.shape
     np.testing.assert_allclose(out, expected, atol=5e-5)
     g = _normal(2, expected.shape)
     for ours, theirs in zip(pull_own(g), pull(g), strict=True):
