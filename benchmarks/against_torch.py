@@ -20,7 +20,6 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import jax
@@ -33,7 +32,7 @@ from torch.nn import functional
 
 from benchmarks import torch_networks as theirs
 from benchmarks.device_peaks import torch_device
-from benchmarks.harness import RESULTS, Case, Record, append_records, describe, run_cases
+from benchmarks.harness import Case, Record, add_result_options, describe, keep_records, run_cases
 from benchmarks.slice_latency import draw_variables
 from sxt_jax.core.devices import compute_dtype, is_accelerated
 from sxt_jax.models import DoubleDecoder, UNet3D
@@ -344,12 +343,11 @@ def run_pair(name: str, *, size: str, repeats: int, compiled: bool = False) -> l
 def main() -> None:
     """The command line."""
     parser = argparse.ArgumentParser(prog=f'python -m benchmarks.{QUESTION}')
-    parser.add_argument('--smoke', action='store_true', help='small sizes, nothing kept')
+    add_result_options(parser)
     parser.add_argument('--small', action='store_true', help='half of the sides of patches')
     parser.add_argument('--repeats', type=int, default=3, help='timed runs per case')
     parser.add_argument('--only', choices=NETWORKS, default=None, help='one network')
     parser.add_argument('--compiled', action='store_true', help='torch.compile on CPUs, too')
-    parser.add_argument('--results', type=Path, default=None, help='folder to append results to')
     options = parser.parse_args()
     if options.only is None:
         # Each in its own process: gigabytes that a network before has left to the C library's
@@ -364,9 +362,7 @@ def main() -> None:
     records = run_pair(options.only, size=size, repeats=repeats, compiled=compiled)
     for record in records:
         print(f'{describe(record)}, {record["cpu_s"]:.2f} s of processor time', flush=True)
-    folder = options.results or (None if options.smoke else RESULTS)
-    if folder is not None:
-        append_records(records, folder)
+    keep_records(records, options.results, smoke=options.smoke)
 
 
 if __name__ == '__main__':

@@ -46,7 +46,7 @@ import numpy as np
 from absl import logging
 from ml_collections import ConfigDict
 
-from benchmarks.harness import RESULTS, Record, append_records, machine
+from benchmarks.harness import Record, keep_records, machine
 from configs import cascade
 from sxt_jax.core.atomic import write_text
 from sxt_jax.core.errors import InputError
@@ -346,9 +346,7 @@ def ask(name: str, args: argparse.Namespace) -> Record:
         'rows': rows,
         **machine(),
     }
-    folder = args.results or (None if record['smoke'] else RESULTS)
-    if folder is not None:
-        append_records([record], folder)
+    keep_records([record], args.results, smoke=record['smoke'])
     return record
 
 

@@ -28,9 +28,10 @@ from benchmarks.harness import (
     RESULTS,
     Case,
     Record,
-    append_records,
+    add_result_options,
     describe,
     device_name,
+    keep_records,
     machine,
     read_records,
     run_cases,
@@ -298,17 +299,14 @@ def machine_name(record: Record) -> str:
 def main() -> None:
     """The command line."""
     parser = argparse.ArgumentParser(prog=f'python -m benchmarks.{QUESTION}')
-    parser.add_argument('--smoke', action='store_true', help='small sizes, nothing kept')
+    add_result_options(parser)
     parser.add_argument('--repeats', type=int, default=3, help='timed runs per case')
-    parser.add_argument('--results', type=Path, default=None, help='folder to append results to')
     options = parser.parse_args()
     repeats = 1 if options.smoke else options.repeats
     records = measure_peaks(smoke=options.smoke, repeats=repeats)
     for record in records:
         print(describe(record), flush=True)
-    folder = options.results or (None if options.smoke else RESULTS)
-    if folder is not None:
-        append_records(records, folder)
+    keep_records(records, options.results, smoke=options.smoke)
 
 
 if __name__ == '__main__':

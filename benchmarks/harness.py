@@ -293,6 +293,20 @@ def append_records(records: Sequence[Record], folder: Path = RESULTS) -> list[Pa
     return paths
 
 
+def keep_records(records: Sequence[Record], folder: Path | None, *, smoke: bool) -> None:
+    """Append records where the command line says: of small sizes only if it names a folder."""
+    if folder is not None or not smoke:
+        append_records(records, folder or RESULTS)
+
+
+def add_result_options(
+    parser: argparse.ArgumentParser, *, smoke: str = 'small sizes, nothing kept'
+) -> None:
+    """`--smoke` and `--results`, as `keep_records` takes them."""
+    parser.add_argument('--smoke', action='store_true', help=smoke)
+    parser.add_argument('--results', type=Path, default=None, help='folder to append results to')
+
+
 def read_records(folder: Path = RESULTS) -> list[Record]:
     """All records of a folder, in the order of writing within each file."""
     return [
@@ -326,14 +340,11 @@ def main(question: str, make_cases: Callable[[bool], Sequence[Case]]) -> None:
       make_cases: gives the cases; True asks for small ones, which show that it works.
     """
     parser = argparse.ArgumentParser(prog=f'python -m benchmarks.{question}')
-    parser.add_argument('--smoke', action='store_true', help='small sizes, nothing kept')
+    add_result_options(parser)
     parser.add_argument('--repeats', type=int, default=3, help='timed runs per case')
-    parser.add_argument('--results', type=Path, default=None, help='folder to append results to')
     options = parser.parse_args()
     repeats = 1 if options.smoke else options.repeats
     records = run_cases(question, make_cases(options.smoke), repeats=repeats, smoke=options.smoke)
     for record in records:
         print(describe(record))
-    folder = options.results or (None if options.smoke else RESULTS)
-    if folder is not None:
-        append_records(records, folder)
+    keep_records(records, options.results, smoke=options.smoke)

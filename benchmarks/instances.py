@@ -31,7 +31,7 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 
-from benchmarks.harness import RESULTS, Case, Record, append_records, describe, run_cases
+from benchmarks.harness import Case, Record, add_result_options, describe, keep_records, run_cases
 from benchmarks.scenes import (
     CELL_RADIUS,
     SHAPE,
@@ -197,10 +197,9 @@ def report(record: Record) -> str:
 def main() -> None:
     """The command line."""
     parser = argparse.ArgumentParser(prog='python -m benchmarks.instances')
-    parser.add_argument('--smoke', action='store_true', help='small sizes, nothing kept')
+    add_result_options(parser)
     parser.add_argument('--only', choices=QUESTIONS, default=None, help='one question')
     parser.add_argument('--repeats', type=int, default=3, help='timed runs per case; 0: none')
-    parser.add_argument('--results', type=Path, default=None, help='folder to append results to')
     parser.add_argument(
         '--noise', type=float, nargs='+', default=NOISES, help='standard deviations, in flows'
     )
@@ -209,14 +208,12 @@ def main() -> None:
     options = parser.parse_args()
     labels = _labels(options)
     repeats = min(1, options.repeats) if options.smoke else options.repeats
-    folder = options.results or (None if options.smoke else RESULTS)
     for question in [options.only] if options.only else QUESTIONS:
         for cases in QUESTIONS[question](labels, options.noise, options.smoke):
             records = run_cases(question, cases, repeats=repeats, smoke=options.smoke)
             for record in records:
                 print(report(record), flush=True)
-            if folder is not None:
-                append_records(records, folder)
+            keep_records(records, options.results, smoke=options.smoke)
 
 
 def _labels(options: argparse.Namespace) -> np.ndarray:

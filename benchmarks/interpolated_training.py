@@ -29,7 +29,7 @@ import jax
 import numpy as np
 from absl import logging
 
-from benchmarks.harness import RESULTS, Record, append_records, machine
+from benchmarks.harness import Record, add_result_options, keep_records, machine
 from configs import demo
 from sxt_jax.core.progress import progress_bar
 from sxt_jax.core.volume import Volume
@@ -230,8 +230,7 @@ def main() -> None:
     parser.add_argument('--sizes', default='1,2,4', help='numbers of tomograms')
     parser.add_argument('--repeats', type=int, default=3)
     parser.add_argument('--steps', type=int, default=300, help='of each training')
-    parser.add_argument('--results', type=Path, default=None, help='folder to append results to')
-    parser.add_argument('--smoke', action='store_true', help='minutes less, nothing kept')
+    add_result_options(parser, smoke='minutes less, nothing kept')
     options = parser.parse_args()
     logging.set_verbosity(logging.INFO)
     if not os.environ.get('JAX_COMPILATION_CACHE_DIR'):  # dozens of trainings, one program
@@ -245,10 +244,9 @@ def main() -> None:
     print(report(points, fits))
     print(f'interpolated − sparse: at least {smallest_gain(points):+.4f}')
     save_curves(points, fits, options.output)
-    folder = options.results or (None if options.smoke else RESULTS)
-    if folder is not None:
-        whole = {**machine(), 'smoke': options.smoke}
-        append_records([{**record, **whole} for record in records], folder)
+    whole = {**machine(), 'smoke': options.smoke}
+    whole_records = [{**record, **whole} for record in records]
+    keep_records(whole_records, options.results, smoke=options.smoke)
 
 
 if __name__ == '__main__':

@@ -33,7 +33,7 @@ from absl import logging
 from matplotlib.figure import Figure
 from ml_collections import ConfigDict
 
-from benchmarks.harness import RESULTS, Record, append_records, machine
+from benchmarks.harness import Record, keep_records, machine
 from configs import fibsem
 from sxt_jax.core.atomic import write_text
 from sxt_jax.data.labelled_slices import choose_slices
@@ -261,10 +261,9 @@ def main() -> None:
     save_figure(output / 'scores.png', draw_figure(points))
     for row in table_rows(records):
         print(' | '.join(row))
-    folder = args.results or (None if args.size == 'smoke' else RESULTS)
-    if folder is not None:
-        whole = {**machine(), 'smoke': args.size == 'smoke', 'size': args.size}
-        append_records([{**record, **whole} for record in records], folder)
+    smoke = args.size == 'smoke'
+    whole = {**machine(), 'smoke': smoke, 'size': args.size}
+    keep_records([{**record, **whole} for record in records], args.results, smoke=smoke)
 
 
 if __name__ == '__main__':

@@ -33,7 +33,7 @@ import numpy as np
 from jax import lax
 
 from benchmarks.device_peaks import torch_device, wait_for_torch
-from benchmarks.harness import RESULTS, Case, Record, append_records, device_name, run_cases
+from benchmarks.harness import Case, Record, device_name, keep_records, run_cases
 from benchmarks.network_layers import (
     KINDS,
     NETWORKS,
@@ -421,15 +421,13 @@ def main() -> None:
     parser.add_argument('--results', type=Path, default=None, help='folder to append results to')
     options = parser.parse_args()
     size = 'smoke' if options.smoke else 'full' if options.full else default_size()
-    folder = options.results or (None if options.smoke else RESULTS)
     repeats = 1 if options.smoke else options.repeats
     for name in [options.only] if options.only else NETWORKS:
         for kind in KINDS:
             records = measure(name, kind, size=size, most=options.most, repeats=repeats)
             for record in records:
                 print(describe(record), flush=True)
-            if folder is not None:
-                append_records(records, folder)
+            keep_records(records, options.results, smoke=options.smoke)
 
 
 if __name__ == '__main__':

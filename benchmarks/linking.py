@@ -17,7 +17,6 @@ from __future__ import annotations
 import argparse
 import itertools
 from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import jax.numpy as jnp
@@ -25,11 +24,11 @@ import numpy as np
 from scipy import ndimage
 
 from benchmarks.harness import (
-    RESULTS,
     Case,
     Record,
-    append_records,
+    add_result_options,
     describe,
+    keep_records,
     machine,
     run_cases,
 )
@@ -337,9 +336,8 @@ def measure_all(smoke: bool) -> Iterator[Record]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog='python -m benchmarks.linking')
-    parser.add_argument('--smoke', action='store_true', help='one small tissue, nothing kept')
+    add_result_options(parser, smoke='one small tissue, nothing kept')
     parser.add_argument('--only', choices=QUESTIONS, help='one question')
-    parser.add_argument('--results', type=Path, default=None, help='folder to append results to')
     options = parser.parse_args()
     asked = [options.only] if options.only else QUESTIONS
     records: list[Record] = []
@@ -349,9 +347,7 @@ def main() -> None:
             print(describe(record), flush=True)
     if 'linking_accuracy' in asked:
         records += measure_all(options.smoke)
-    folder = options.results or (None if options.smoke else RESULTS)
-    if folder is not None:
-        append_records(records, folder)
+    keep_records(records, options.results, smoke=options.smoke)
 
 
 if __name__ == '__main__':

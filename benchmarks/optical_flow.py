@@ -13,13 +13,12 @@ import argparse
 import functools
 import importlib.util
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
 
-from benchmarks.harness import RESULTS, Case, append_records, describe, run_cases
+from benchmarks.harness import Case, add_result_options, describe, keep_records, run_cases
 from sxt_jax.core.devices import is_accelerated
 from sxt_jax.ops import farneback
 
@@ -98,19 +97,16 @@ def _opencv(first: np.ndarray, second: np.ndarray) -> np.ndarray:
 def main() -> None:
     """The command line."""
     parser = argparse.ArgumentParser(prog='python -m benchmarks.optical_flow')
-    parser.add_argument('--smoke', action='store_true', help='small images, nothing kept')
+    add_result_options(parser, smoke='small images, nothing kept')
     parser.add_argument('--sides', type=int, nargs='+', default=SIDES, help='of the images')
     parser.add_argument('--repeats', type=int, default=5, help='timed runs per case')
-    parser.add_argument('--results', type=Path, default=None, help='folder to append results to')
     options = parser.parse_args()
     sides, repeats = (SMOKE_SIDES, 1) if options.smoke else (options.sides, options.repeats)
-    folder = options.results or (None if options.smoke else RESULTS)
     for side in sides:
         records = run_cases('optical_flow', make_cases(side), repeats=repeats, smoke=options.smoke)
         for record in records:
             print(describe(record), flush=True)
-        if folder is not None:
-            append_records(records, folder)
+        keep_records(records, options.results, smoke=options.smoke)
 
 
 if __name__ == '__main__':

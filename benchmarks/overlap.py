@@ -41,12 +41,12 @@ import jax.numpy as jnp
 import numpy as np
 
 from benchmarks.harness import (
-    RESULTS,
     Case,
     Record,
-    append_records,
+    add_result_options,
     describe,
     device_name,
+    keep_records,
     run_cases,
 )
 from benchmarks.streaming_memory import bright
@@ -396,11 +396,10 @@ def _row(record: Record) -> tuple[str, ...]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition('\n')[0])
-    parser.add_argument('--smoke', action='store_true', help='small sizes, nothing kept')
+    add_result_options(parser)
     parser.add_argument('--full', action='store_true', help='sizes for large machines')
     parser.add_argument('--repeats', type=int, default=3, help='timed runs of each')
     parser.add_argument('--folder', type=Path, help='for the files; default: one of the system')
-    parser.add_argument('--results', type=Path, default=None, help='folder to append results to')
     args = parser.parse_args()
     sizes = choose_sizes('smoke' if args.smoke else 'full' if args.full else 'default')
     repeats = 1 if args.smoke else args.repeats
@@ -413,9 +412,7 @@ def main() -> None:
             told = f'; {facts["hidden"]:.0%} of the time of files is hidden, '
             told += f'{facts["attainable"]:.0%} are attainable; limit: {facts["limit"]}'
         print(f'{describe(record)}{told}')
-    results = args.results or (None if args.smoke else RESULTS)
-    if results is not None:
-        append_records(records, results)
+    keep_records(records, args.results, smoke=args.smoke)
 
 
 if __name__ == '__main__':

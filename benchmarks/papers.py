@@ -41,12 +41,12 @@ from skimage import measure
 from benchmarks import slice_latency
 from benchmarks.cell_propagation import simulate_maps, split
 from benchmarks.harness import (
-    RESULTS,
     Case,
     Record,
-    append_records,
+    add_result_options,
     describe,
     device_name,
+    keep_records,
     run_cases,
 )
 from benchmarks.tiled_inference import PUBLISHED_FILTERS, naive_loop
@@ -450,14 +450,12 @@ def duration(seconds: float) -> str:
 def main() -> None:
     """The command line."""
     parser = argparse.ArgumentParser(prog=f'python -m benchmarks.{QUESTION}')
-    parser.add_argument('--smoke', action='store_true', help='tiny sizes, nothing kept')
+    add_result_options(parser, smoke='tiny sizes, nothing kept')
     parser.add_argument('--full', action='store_true', help="the papers' sizes, on a CPU too")
     parser.add_argument('--only', default='', help='rows with this in their name')
     parser.add_argument('--repeats', type=int, default=3, help='timed runs a row')
-    parser.add_argument('--results', type=Path, default=None, help='folder to append results to')
     options = parser.parse_args()
     name = 'smoke' if options.smoke else 'full' if options.full or is_accelerated() else 'small'
-    folder = options.results or (None if options.smoke else RESULTS)
     with tempfile.TemporaryDirectory() as work:
         for case in make_cases(SIZES[name], Path(work)):
             if options.only not in case.name:
@@ -466,8 +464,7 @@ def main() -> None:
             records = run_cases(QUESTION, [case], repeats=repeats, smoke=options.smoke)
             for _, record, seconds in measured([{**r, 'smoke': False} for r in records]):
                 print(f'{describe(record)}; the whole: {duration(seconds)}', flush=True)
-            if folder is not None:
-                append_records(records, folder)
+            keep_records(records, options.results, smoke=options.smoke)
 
 
 if __name__ == '__main__':

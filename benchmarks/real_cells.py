@@ -31,7 +31,7 @@ from matplotlib.figure import Figure
 from skimage.color import hsv2rgb
 from skimage.segmentation import find_boundaries
 
-from benchmarks.harness import RESULTS, Record, append_records, machine
+from benchmarks.harness import Record, add_result_options, keep_records, machine
 from benchmarks.scenes import make_cells, n_cells_in
 from configs import cellpose3d
 from sxt_jax.core.errors import InputError
@@ -342,8 +342,7 @@ def main() -> None:
     parser.add_argument('--patch', type=_sides, help='z,y,x voxels; default: 24,40,40')
     parser.add_argument('--features', type=int, help='of the network; default: 16, as published')
     parser.add_argument('--output', type=Path, required=True)
-    parser.add_argument('--results', type=Path, default=None, help='folder to append results to')
-    parser.add_argument('--smoke', action='store_true', help='simulated cells, nothing kept')
+    add_result_options(parser, smoke='simulated cells, nothing kept')
     options = parser.parse_args()
     logging.set_verbosity(logging.INFO)
     if options.smoke:
@@ -366,9 +365,7 @@ def main() -> None:
         smoke=options.smoke,
     )
     print({key: record[key] for key in ('data', 'cells', 'found', 'matched_dice', 'ap_50', 'pq')})
-    folder = options.results or (None if options.smoke else RESULTS)
-    if folder is not None:
-        append_records([record], folder)
+    keep_records([record], options.results, smoke=options.smoke)
 
 
 if __name__ == '__main__':

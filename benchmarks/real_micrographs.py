@@ -41,7 +41,14 @@ from absl import logging
 from ml_collections import ConfigDict
 
 from benchmarks import real_data, real_slices
-from benchmarks.harness import RESULTS, Record, append_records, machine, read_records
+from benchmarks.harness import (
+    RESULTS,
+    Record,
+    add_result_options,
+    keep_records,
+    machine,
+    read_records,
+)
 from benchmarks.labelled_slices import MEASURES, score_rest
 from configs import fibsem
 from sxt_jax.core.atomic import write_text
@@ -202,8 +209,7 @@ def main() -> None:
     parser.add_argument('--only', default=','.join(ORGANELLES))
     parser.add_argument('--binning', type=int, default=2, help='pixels of a file, along y and x')
     parser.add_argument('--steps', type=int, default=500, help='of each training')
-    parser.add_argument('--results', type=Path, default=None, help='folder to append results to')
-    parser.add_argument('--smoke', action='store_true', help='simulated slices, nothing kept')
+    add_result_options(parser, smoke='simulated slices, nothing kept')
     options = parser.parse_args()
     if options.data is None and not options.smoke:
         parser.error('--data, or --smoke')
@@ -211,16 +217,15 @@ def main() -> None:
     if 'JAX_COMPILATION_CACHE_DIR' not in os.environ:  # one program serves all organelles
         jax.config.update('jax_compilation_cache_dir', str(options.output / 'compiled'))
     steps = min(4, options.steps) if options.smoke else options.steps
-    folder = options.results or (None if options.smoke else RESULTS)
     for name in ('simulated',) if options.smoke else options.only.split(','):
         stack = real_slices.simulate() if options.smoke else read_stack(name, options.data)
         output = options.output / f'{name}_{options.binning}_{steps}'
         records = run(stack, output, steps=steps, binning=options.binning, smoke=options.smoke)
         for r in records:
             print({key: r[key] for key in ('class', 'part', *MEASURES)})
-        if folder is not None:
-            known = read_records(folder)
-            append_records([r for r in records if r not in known], folder)
+        known = read_records(options.results or RESULTS)
+        new = [r for r in records if r not in known]
+        keep_records(new, options.results, smoke=options.smoke)
 
 
 if __name__ == '__main__':

@@ -35,7 +35,7 @@ import numpy as np
 from absl import logging
 
 from benchmarks import real_data
-from benchmarks.harness import RESULTS, Record, append_records, machine
+from benchmarks.harness import Record, add_result_options, keep_records, machine
 from benchmarks.semi_supervised import KINDS, SCORES, THRESHOLDS, score
 from configs import deep_sxt
 from sxt_jax.core.errors import InputError
@@ -265,8 +265,7 @@ def main() -> None:
     parser.add_argument('--only', default='sxt,vnc')
     parser.add_argument('--kinds', default=','.join(KINDS), help='of training')
     parser.add_argument('--steps', type=int, default=800, help='on labels, of each training')
-    parser.add_argument('--results', type=Path, default=None, help='folder to append results to')
-    parser.add_argument('--smoke', action='store_true', help='simulated slices, nothing kept')
+    add_result_options(parser, smoke='simulated slices, nothing kept')
     options = parser.parse_args()
     if options.data is None and not options.smoke:
         parser.error('--data, or --smoke')
@@ -283,9 +282,7 @@ def main() -> None:
             )
             for r in records:
                 print({key: r[key] for key in ('data', 'kind', 'part', *SCORES)})
-            folder = options.results or (None if options.smoke else RESULTS)
-            if folder is not None:
-                append_records(records, folder)
+            keep_records(records, options.results, smoke=options.smoke)
 
 
 if __name__ == '__main__':

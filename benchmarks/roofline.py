@@ -35,7 +35,7 @@ import numpy as np
 import optax
 
 from benchmarks.device_peaks import Peaks, machine_name, peaks_here
-from benchmarks.harness import RESULTS, Case, Record, append_records, run_cases
+from benchmarks.harness import RESULTS, Case, Record, keep_records, run_cases
 from benchmarks.network_layers import (
     KINDS,
     NETWORKS,
@@ -307,15 +307,13 @@ def main() -> None:
     parser.add_argument('--results', type=Path, default=None, help='folder to append results to')
     options = parser.parse_args()
     size = 'smoke' if options.smoke else 'full' if options.full else default_size()
-    folder = options.results or (None if options.smoke else RESULTS)
     repeats = 1 if options.smoke else options.repeats
-    peaks = peaks_here(folder or RESULTS, smoke=options.smoke)
+    peaks = peaks_here(options.results or RESULTS, smoke=options.smoke)
     for name in [options.only] if options.only else NETWORKS:
         for kind in KINDS:
             record = measure(name, kind, peaks, size=size, repeats=repeats)
             print(describe(record), flush=True)
-            if folder is not None:
-                append_records([record], folder)
+            keep_records([record], options.results, smoke=options.smoke)
 
 
 if __name__ == '__main__':

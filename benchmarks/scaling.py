@@ -26,14 +26,13 @@ import dataclasses
 import functools
 import os
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from benchmarks.harness import RESULTS, Case, Record, append_records, describe, run_cases
+from benchmarks.harness import Case, Record, add_result_options, describe, keep_records, run_cases
 from benchmarks.tiled_inference import PUBLISHED_FILTERS
 from benchmarks.traffic import Traffic, count_traffic, watch_inference
 from benchmarks.training_steps import OneBatch, xla_convolutions
@@ -350,10 +349,9 @@ def make_devices(n: int) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition('\n')[0])
     parser.add_argument('--devices', help='numbers of them; default: those of 1,2,4,8 there are')
-    parser.add_argument('--smoke', action='store_true', help='small sizes, nothing kept')
+    add_result_options(parser)
     parser.add_argument('--full', action='store_true', help='sizes for large machines')
     parser.add_argument('--repeats', type=int, default=3, help='timed runs of each')
-    parser.add_argument('--results', type=Path, default=None, help='folder to append results to')
     args = parser.parse_args()
     asked = sorted({1, *map(int, args.devices.split(','))}) if args.devices else list(DEVICES)
     make_devices(max(asked))
@@ -369,9 +367,7 @@ def main() -> None:
         if not told:
             told = f'efficiency {record["facts"]["efficiency"]:.2f}'
         print(f'{describe(record)}; {told}; {describe_traffic(record["facts"]["traffic"])}')
-    folder = args.results or (None if args.smoke else RESULTS)
-    if folder is not None:
-        append_records(records, folder)
+    keep_records(records, args.results, smoke=args.smoke)
 
 
 if __name__ == '__main__':

@@ -20,7 +20,6 @@ import dataclasses
 import math
 import os
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import jax
@@ -29,12 +28,12 @@ import numpy as np
 from jax.sharding import Mesh
 
 from benchmarks.harness import (
-    RESULTS,
     Case,
     Record,
-    append_records,
+    add_result_options,
     describe,
     device_name,
+    keep_records,
     run_cases,
 )
 from sxt_jax.core.devices import is_accelerated, make_device_mesh, replicated, split_batch
@@ -342,17 +341,15 @@ def _row(record: Record) -> tuple[str, ...]:
 def main() -> None:
     """The command line."""
     parser = argparse.ArgumentParser(prog=f'python -m benchmarks.{QUESTION}')
-    parser.add_argument('--smoke', action='store_true', help='small sizes, nothing kept')
+    add_result_options(parser)
     parser.add_argument('--repeats', type=int, default=3, help='timed runs per case')
     parser.add_argument('--size', help='one size, such as 1324x1284')
     parser.add_argument('--only', default='', help='the default and ways with this in their name')
-    parser.add_argument('--results', type=Path, default=None, help='folder to append results to')
     options = parser.parse_args()
     sizes = [SMOKE_SIZE] if options.smoke else list(PAPER_MS)
     if options.size:
         y, x = map(int, options.size.split('x'))
         sizes = [(y, x)]
-    folder = options.results or (None if options.smoke else RESULTS)
     for size in sizes:
         first, *others = make_cases(size, smoke=options.smoke)
         cases = [first, *(case for case in others if options.only in case.name)]
@@ -361,8 +358,7 @@ def main() -> None:
         for record in records:
             rate = record['facts']['flop_per_slice'] * record['rate'] / 1e9
             print(f'{describe(record)}, {rate:.0f} GFLOP/s', flush=True)
-        if folder is not None:
-            append_records(records, folder)
+        keep_records(records, options.results, smoke=options.smoke)
 
 
 if __name__ == '__main__':

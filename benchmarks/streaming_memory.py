@@ -23,7 +23,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from benchmarks.harness import RESULTS, Case, Record, append_records, describe, run_cases
+from benchmarks.harness import Case, Record, add_result_options, describe, keep_records, run_cases
 from sxt_jax.core.devices import make_device_mesh
 from sxt_jax.data.classes import Classes
 from sxt_jax.data.intensity import Intensity
@@ -130,8 +130,7 @@ def compare(
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog='python -m benchmarks.streaming_memory')
-    parser.add_argument('--smoke', action='store_true', help='small sizes, nothing kept')
-    parser.add_argument('--results', type=Path, default=None, help='folder to append results to')
+    add_result_options(parser)
     parser.add_argument('--folder', type=Path, help='(for the measuring process)')
     parser.add_argument('--shape', type=int, nargs=3, help='(for the measuring process)')
     parser.add_argument('--grid', choices=GRIDS, help='(for the measuring process)')
@@ -145,9 +144,7 @@ def main() -> None:
     records = [record for grid in GRIDS for record in compare(grid=grid, **sizes)]
     for record in records:
         print(f'{describe(record)} ({record["facts"]["peak_ratio"]:.3f} × that of the smallest)')
-    folder = options.results or (None if options.smoke else RESULTS)
-    if folder is not None:
-        append_records(records, folder)
+    keep_records(records, options.results, smoke=options.smoke)
 
 
 if __name__ == '__main__':

@@ -28,7 +28,7 @@ import numpy as np
 from absl import logging
 from ml_collections import ConfigDict
 
-from benchmarks.harness import RESULTS, Record, append_records, machine
+from benchmarks.harness import Record, keep_records, machine
 from configs import demo
 from sxt_jax.core.atomic import write_text
 from sxt_jax.core.progress import progress_bar
@@ -198,9 +198,7 @@ def main() -> None:
         jax.config.update('jax_compilation_cache_dir', str(args.output / 'compiled'))
     records = run(SIZES[args.size], args.output / args.size, repeats=args.repeats)
     whole = {'smoke': args.size == 'smoke', 'size': args.size, **machine()}
-    folder = args.results or (None if whole['smoke'] else RESULTS)
-    if folder is not None:
-        append_records([{**record, **whole} for record in records], folder)
+    keep_records([{**record, **whole} for record in records], args.results, smoke=whole['smoke'])
 
 
 if __name__ == '__main__':

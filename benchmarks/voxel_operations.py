@@ -13,7 +13,6 @@ from __future__ import annotations
 import argparse
 import functools
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 import jax
@@ -22,7 +21,7 @@ import numpy as np
 from scipy import ndimage
 from skimage import measure, morphology
 
-from benchmarks.harness import RESULTS, Case, append_records, describe, run_cases
+from benchmarks.harness import Case, add_result_options, describe, keep_records, run_cases
 from benchmarks.scenes import SHAPE, SMOKE_SHAPE, make_cells
 from sxt_jax.ops.components import connected_components
 from sxt_jax.ops.distance import squared_distance
@@ -88,17 +87,14 @@ def groups(smoke: bool) -> Iterator[list[Case]]:
 def main() -> None:
     """The command line."""
     parser = argparse.ArgumentParser(prog=f'python -m benchmarks.{QUESTION}')
-    parser.add_argument('--smoke', action='store_true', help='small sizes, nothing kept')
+    add_result_options(parser)
     parser.add_argument('--repeats', type=int, default=3, help='timed runs per case')
-    parser.add_argument('--results', type=Path, default=None, help='folder to append results to')
     options = parser.parse_args()
-    folder = options.results or (None if options.smoke else RESULTS)
     for cases in groups(options.smoke):
         repeats = 1 if options.smoke else options.repeats
         records = run_cases(QUESTION, cases, repeats=repeats, smoke=options.smoke)
         print(*map(describe, records), sep='\n', flush=True)
-        if folder is not None:
-            append_records(records, folder)
+        keep_records(records, options.results, smoke=options.smoke)
 
 
 if __name__ == '__main__':
