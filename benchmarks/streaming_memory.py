@@ -99,6 +99,7 @@ def measure_here(shape: tuple[int, int, int], tile: int, grid: str, folder: Path
         unit='Mvoxel/s',
         shape=shape,
         facts={'tile': tile, 'output_bytes': int(np.prod(shape)) * (1 + 2 * 4)},
+        compiles=False,  # for a second of a run, which is one then
     )
     (record,) = run_cases(QUESTION, [case], repeats=1)
     return record
