@@ -1,8 +1,8 @@
-"""How 3-D convolution is computed on a CPU: 2-D convolutions and matrix products of slabs.
+"""How convolution is computed on a CPU: 2-D convolutions and matrix products of slabs.
 
-XLA:CPU has a fast 2-D convolution only. Measured on 2 cores of
-an AMD EPYC (Zen 5), JAX 0.10.2, 2026-11-21, kernel 3³, float32, GFLOP/s of forward · gradient of
-the kernel (gradient of the input as forward):
+XLA:CPU has a fast 2-D convolution only. Measured on 2 cores of an AMD EPYC (Zen 5), JAX 0.10.2,
+2026-11-21, kernel 3³, float32, GFLOP/s of forward · gradient of the kernel (gradient of the input
+as forward):
 
   grid, channels                1×64³ 32→32   1×32³ 64→64   2×16³ 128→128   2×4³ 512→512
   XLA 3-D convolution              38 · 23       44 · 25        148 ·  -        213 ·  -
@@ -11,20 +11,27 @@ the kernel (gradient of the input as forward):
   27 taps as one product           11 · 10       34 · 26         87 · 62        283 · 149
   3 depth taps, slab by slab      162 · -       202 · -         357 ·  -        105 ·  -
   9 × 3 shifts as one product       - · 129       - · 188         - · 289         - · 119
-so the last two lines are what is done, with slabs of the size that fits the caches. XLA's 2-D
-convolution uses one core where channels are few and a product uses all, so 16 … 64 channels to as
-many or more are products of stacked slabs forwards too: 2×64³ 32→32 from 189 to 130 ms, 32→96 from
-451 to 310, 2×32³ 64→64 from 72 to 47, 2×16³ 64→128 from 15.8 to 10.6. A fresh page of memory
-costs more than the arithmetic on it (64 MB: 27 ms to map, 5 ms to fill), so nothing here makes a
-padded copy of an image. XLA computes one such convolution on one core; four slabs that do not wait
-for each other brought 1×64×128² 48→16 from 328 to 172 ms. With a stride the XLA 3-D convolution is
-slower still: 16→16, kernel 4³, stride 2 of that grid, gradient of the input 533 ms, stacked 41 ms.
+so the last two lines are what is done, with slabs of the size that fits the caches. A fresh page of
+memory costs more than the arithmetic on it (64 MB: 27 ms to map, 5 ms to fill), so nothing here
+makes a padded copy of an image. With a stride the XLA 3-D convolution is slower still: 16→16,
+kernel 4³, stride 2 of that grid, gradient of the input 533 ms, stacked 41 ms.
 
-On 2 cores of an Intel Xeon, 2026-11-22: where (y, x) has fewer pixels than the kernel, XLA's 2-D
-convolution takes ten times as long as a product: 1×2³ 512→512 in 118 ms of processor time, as a
-product of stacked taps 11. The gradient of the kernel stacks nine shifts of the image; of the
-gradient, where that has a third of the channels or fewer, it takes 94 for 134 ms (32×64² 48→16) and
-106 for 124 (16³ 384→128).
+XLA computes a 2-D convolution of less than 64 output channels on one core, at that core's peak; of
+several that do not wait for each other it computes some at a time. Forwards, 2 cores of an Intel
+Xeon (145 GFLOP/s each), 2026-11-22, ms:
+
+  grid, channels               32×64² 16→16   32³ 32→32   32³ 64→32   32×64² 48→16   16³ 64→64
+  4 slabs of 4096 voxels           24.5          15.6        18.2         26.6           6.7
+  8 slabs of 2048 voxels           15.0          11.6        17.9         24.9           6.5
+  9 taps stacked, one product      26.7          18.0        36.0         88.0           7.2
+  PyTorch 2.13                      5.5           7.3        14.7         23.1          11.2
+
+On the EPYC stacked taps took 0.7 of the time of the first line for 16 to 64 channels; the second
+was not measured there. On the Xeon, too: where a kernel has more numbers than its image, 8²
+1024→1024, 32 · 141 ms (forward · both gradients) as convolutions, 14 · 39 as columns, 2³ 512→512
+115 · 54 and 1.3 · 9. The gradient of a 2-D kernel, 128² 64→64: XLA's 36, stacked 16 ms. The
+gradient of the kernel stacks nine shifts of the image; of the gradient, where that has a third of
+the channels or fewer, it takes 94 for 134 ms (32×64² 48→16) and 106 for 124 (16³ 384→128).
 """
 
 from __future__ import annotations
@@ -40,20 +47,18 @@ from sxt_jax.ops import columns_cpu, stacked_cpu
 from sxt_jax.ops.stacked_cpu import largest_divisor, output_sides, window
 
 # Voxels handled at once, from the measurements above.
-_FORWARD_VOXELS = 4096
-# Input channels for which stacking pays in the convolution itself, where there are as many output
-# channels: XLA's 2-D convolutions of few channels use one core, products all.
-_STACKED_CHANNELS = (16, 64)
+_FORWARD_VOXELS = 2048
 # The gradient of the kernel stacks the gradient in place of the image, if that has so many times as
 # many channels.
 _EXCHANGED_CHANNELS = 3
 # Numbers of a kernel from which a product of columns pays, where there are fewer voxels than
 # channels.
 _LEAST_OF_COLUMNS = 1 << 17
-# Pixels from which the gradient of a 2-D kernel is made of stacked taps.
+# Pixels and input channels from which the gradient of a 2-D kernel is made of stacked taps.
 _STACKED_PIXELS = 4096
+_STACKED_CHANNELS = 16
 # Slabs whose convolutions do not wait for each other: XLA computes each on one core.
-_SLABS_TOGETHER = 4
+_SLABS_TOGETHER = 8
 # Up to so many channels two neighbours are made at once.
 _FEW_CHANNELS = 16
 
@@ -98,15 +103,13 @@ def is_of_columns(x: jax.Array, kernel: jax.Array) -> bool:
 def _conv3d(
     x: jax.Array, kernel: jax.Array, strides: Sequence[int], pads: Sequence[tuple[int, int]]
 ) -> jax.Array:
-    """3-D convolution: products of stacked taps, or slab by slab sums of 2-D convolutions."""
-    c_in, c_out = kernel.shape[3:]
-    few = _STACKED_CHANNELS[0] <= c_in <= min(_STACKED_CHANNELS[1], c_out)
-    if few or set(strides) != {1}:
+    """3-D convolution: slab by slab sums of 2-D ones, or with a stride products of stacked taps."""
+    if set(strides) != {1}:
         return stacked_cpu.conv(x, kernel, strides, pads)
     dtype = x.dtype
     kernel = kernel.astype(jnp.float32)
     k, z, *sides = kernel.shape[0], *output_sides(x.shape, kernel.shape, strides, pads)
-    shape = (x.shape[0], z, *sides, c_out)
+    shape = (x.shape[0], z, *sides, kernel.shape[4])
     depth = largest_divisor(z, _FORWARD_VOXELS // (shape[0] * shape[2] * shape[3]))
     together = largest_divisor(z // depth, _SLABS_TOGETHER)
     n_sections = together * depth
@@ -215,7 +218,7 @@ def _kernel_gradient2d(
 ) -> jax.Array:
     """Gradient of a 2-D kernel: that of a section of a volume, where many voxels make it slow."""
     n_voxels = math.prod(gradient.shape[:-1])
-    if n_voxels < _STACKED_PIXELS or x.shape[-1] < _STACKED_CHANNELS[0]:
+    if n_voxels < _STACKED_PIXELS or x.shape[-1] < _STACKED_CHANNELS:
         transposed = jax.linear_transpose(lambda k: lax_conv(x, k, strides, pads), kernel)
         return transposed(gradient)[0]
     volumes = x[:, None], kernel[None], gradient[:, None]
