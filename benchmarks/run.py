@@ -46,21 +46,21 @@ class Benchmark:
 
 BENCHMARKS: Mapping[str, Benchmark] = {
     'device_peaks': Benchmark(),  # others give their share of these
-    'papers': Benchmark(('--repeats=2',), ('--full',)),
+    'papers': Benchmark(('--repeats=1',), ('--full',)),
     'slice_latency': Benchmark(('--size=331x321', '--repeats=2', '--only=network')),
-    'roofline': Benchmark((), ('--full',)),
-    'layers': Benchmark((), ('--full',)),
+    'roofline': Benchmark(('--repeats=2',), ('--full',)),
+    'layers': Benchmark(('--most=4', '--repeats=2'), ('--full',)),
     'against_torch': Benchmark(('--small', '--repeats=2'), needs='torch'),
     'training_steps': Benchmark(('--repeats=1',)),
-    'tiled_inference': Benchmark(('--repeats=2',)),
+    'tiled_inference': Benchmark(('--repeats=1',)),
     'scaling': Benchmark((), ('--full',)),
     'overlap': Benchmark((), ('--full',)),
     'instances': Benchmark(('--only=instances', '--noise', '0.1', '--shape', '64', '128', '128')),
     'voxel_operations': Benchmark(),
     'optical_flow': Benchmark(('--sides', '1024')),
     'linking': Benchmark(('--only=linking',), ('--only=linking',)),
-    'shape_features': Benchmark(),
-    'random_walks': Benchmark(),
+    'shape_features': Benchmark(('--repeats=1',)),
+    'random_walks': Benchmark(('--repeats=1',)),
     'streaming_memory': Benchmark(),
 }
 

@@ -33,7 +33,7 @@ from sxt_jax.pipelines.segment_volume import Options, Segmenter, probability_pat
 QUESTION = 'streaming_memory'
 VOXEL_SIZE_NM = (30.0, 20.0, 20.0)
 GRIDS = {'own grid': None, 'fixed grid': 64}  # sides of the grid the network works on
-SIZES: dict[str, Any] = {'shapes': [(512, 256, 256), (2048, 256, 256)], 'tile': 64, 'smoke': False}
+SIZES: dict[str, Any] = {'shapes': [(512, 160, 160), (2560, 160, 160)], 'tile': 64, 'smoke': False}
 # Peaks differ by up to 45 MiB from run to run: growth to be found must be far above that.
 SMOKE: dict[str, Any] = {'shapes': [(256, 96, 96), (4096, 96, 96)], 'tile': 32, 'smoke': True}
 

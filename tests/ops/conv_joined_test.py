@@ -9,6 +9,7 @@ import pytest
 
 from sxt_jax.ops import conv_joined as module
 from sxt_jax.ops.conv_joined import conv_joined
+from tests.ops.gradients import check_map_and_gradients
 
 
 def _normal(seed, shape, dtype=jnp.float32):
@@ -46,13 +47,7 @@ def test_equals_joined_forwards_and_backwards(
         _normal(1, (coarse_shape[0], *fine, n_fine)),
         _normal(2, (*sides, n_coarse + n_fine, 5)),
     )
-    expected, pull = jax.vjp(_oracle, coarse, x, kernel)
-    out, pull_own = jax.vjp(jax.jit(conv_joined), coarse, x, kernel)
-    assert out.shape == expected.shape
-    np.testing.assert_allclose(out, expected, atol=2e-6 * float(jnp.abs(expected).max()))
-    g = _normal(3, expected.shape)
-    for ours, theirs in zip(pull_own(g), pull(g), strict=True):
-        np.testing.assert_allclose(ours, theirs, atol=1e-5 * float(jnp.abs(theirs).max()))
+    check_map_and_gradients(conv_joined, _oracle, coarse, x, kernel)
 
 
 def test_nothing_is_joined_on_a_cpu_and_everything_elsewhere():

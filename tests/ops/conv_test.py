@@ -11,6 +11,7 @@ from jax import lax
 from sxt_jax.core import devices
 from sxt_jax.ops import conv_cpu, stacked_cpu
 from sxt_jax.ops.conv import conv
+from tests.ops.gradients import check_map_and_gradients
 
 
 def _normal(seed, shape, dtype=jnp.float32):
@@ -59,15 +60,12 @@ CASES = [
 @pytest.mark.parametrize(('shape', 'kernel_shape', 'stride', 'padding'), CASES)
 def test_equals_xla_forwards_and_backwards(shape, kernel_shape, stride, padding):
     x, kernel = _normal(0, shape), _normal(1, kernel_shape)
-    expected, pull = jax.vjp(lambda x, k: _oracle(x, k, stride, padding), x, kernel)
-    out, pull_own = jax.vjp(
-        jax.jit(lambda x, k: conv(x, k, stride=stride, padding=padding)), x, kernel
+    check_map_and_gradients(
+        lambda x, k: conv(x, k, stride=stride, padding=padding),
+        lambda x, k: _oracle(x, k, stride, padding),
+        x,
+        kernel,
     )
-    assert out.shape == expected.shape
-    np.testing.assert_allclose(out, expected, atol=1e-6 * float(jnp.abs(expected).max()))
-    g = _normal(2, expected.shape)
-    for ours, theirs in zip(pull_own(g), pull(g), strict=True):
-        np.testing.assert_allclose(ours, theirs, atol=1e-5 * float(jnp.abs(theirs).max()))
 
 
 @pytest.mark.parametrize('n_channels', [2, 16])
