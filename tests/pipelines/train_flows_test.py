@@ -1,5 +1,7 @@
 """The recipe of Cellpose3D from files to a checkpoint."""
 
+import contextlib
+
 import jax
 import numpy as np
 import pytest
@@ -11,6 +13,7 @@ from sxt_jax.core.volume import Volume
 from sxt_jax.data.datasets import fingerprint
 from sxt_jax.inference import predict_volume
 from sxt_jax.io import read_volume, write_volume
+from sxt_jax.models import cellpose3d as cellpose3d_network
 from sxt_jax.pipelines import flow_training as pipeline
 from sxt_jax.pipelines.check_config import check_config
 from sxt_jax.pipelines.segmenter import load_segmenter
@@ -28,7 +31,8 @@ def smoke(folder, **fields):
     config.update_from_flattened_dict({
         'data.train': str(folder), 'data.patch': (8, 16, 16), 'data.steps_per_epoch': 3,
         'model.features': 2, 'inference.tile': (16, 16, 16), 'inference.overlap': (4, 8, 8),
-        'inference.batch_size': 2, 'distortion.shuffle_side': 3, **fields,
+        'inference.batch_size': 2, 'distortion.noise': 0.0, 'distortion.shuffle_windows': 0,
+        'distortion.inpaint_windows': 1, **fields,
     })  # fmt: skip
     return config
 
@@ -40,13 +44,29 @@ def folder(tmp_path_factory):
     return made
 
 
+@contextlib.contextmanager
+def one_level():
+    """The network goes down once, not three times: the seconds go into compilation."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(cellpose3d_network, 'N_LEVELS', 2)
+        yield
+
+
+@pytest.fixture
+def shallow():
+    with one_level():
+        yield
+
+
 @pytest.fixture(scope='module')
 def trained(folder, tmp_path_factory):
     workdir = tmp_path_factory.mktemp('run')
-    train_network(smoke(folder), workdir)
+    with one_level():
+        train_network(smoke(folder), workdir)
     return workdir
 
 
+@pytest.mark.usefixtures('shallow')
 def test_the_checkpoint_tells_how_to_use_it(folder, trained):
     facts = latest_checkpoint(trained).description
     assert facts['intensity'] == {'kind': 'percentile', 'mean': [], 'std': [], 'clip': True}
@@ -84,6 +104,7 @@ def test_volumes_to_validate_on_may_have_any_ids(folder, tmp_path):
     assert all(set(np.unique(e.labels)) == {0, 1} for e in (*data.train, *data.validation))
 
 
+@pytest.mark.usefixtures('shallow')
 def test_a_stopped_run_goes_on_to_the_same_end(folder, trained, tmp_path, monkeypatch):
     real = pipeline.flow_scores
 
@@ -132,6 +153,7 @@ def _assert_same(a, b):
         np.testing.assert_array_equal(a, b)
 
 
+@pytest.mark.usefixtures('shallow')
 def test_another_kind_of_flows_is_another_experiment(folder, trained):
     with pytest.raises(InputError, match=r'config\.flows\.kind is now'):
         train_network(smoke(folder, **{'flows.kind': 'heat'}), trained)
