@@ -246,7 +246,7 @@ def our_step(pair: Pair) -> Run:
         (loss, rest), gradient = jax.value_and_grad(loss_fn, has_aux=True)(params, rest)
         updates, momenta = optimizer.update(gradient, momenta, params)
         state = optax.apply_updates(params, updates), rest, momenta
-        return state, jnp.stack([loss, optax.global_norm(gradient)])
+        return state, jnp.stack([loss, optax.tree.norm(gradient)])
 
     params, rest = (
         pair.variables['params'],

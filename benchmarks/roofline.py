@@ -182,12 +182,12 @@ def check_step(model: Any, arrays: tuple[Any, Any, jax.Array], loss: float, grad
     """
     params, *others = arrays
     precise = by_xla(make_loss(model.clone(dtype=jnp.float32)))
-    expected, length = float(precise(*arrays)[0]), float(optax.global_norm(gradient))
+    expected, length = float(precise(*arrays)[0]), float(optax.tree.norm(gradient))
     dtype = jnp.dtype(model.dtype).name
     np.testing.assert_allclose(loss, expected, rtol=TOLERANCE[dtype])
     if dtype != 'float32':
         same = by_xla(jax.grad(make_loss(model), has_aux=True))(*arrays)[0]
-        np.testing.assert_allclose(length, optax.global_norm(same), rtol=GRADIENT_TOLERANCE)
+        np.testing.assert_allclose(length, optax.tree.norm(same), rtol=GRADIENT_TOLERANCE)
         return
     by = STEP * expected / length
 

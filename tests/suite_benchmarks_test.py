@@ -25,7 +25,7 @@ def test_commands_are_small_full_or_smoke(tmp_path):
     def options(**wanted):
         return run.command('papers', **{'full': False, 'smoke': False, 'results': None, **wanted})
 
-    assert options()[1:] == ['-m', 'benchmarks.papers', '--repeats=2']
+    assert options()[1:] == ['-m', 'benchmarks.papers', '--repeats=1']
     assert options(full=True)[3:] == ['--full']
     assert options(full=True, smoke=True)[3:] == ['--smoke']
     assert options(results=tmp_path)[-1] == f'--results={tmp_path}'
