@@ -21,6 +21,11 @@ def _batch(n=64, side=4, seed=0):
     return jnp.asarray(labels[..., None], jnp.float32), jnp.asarray(labels, jnp.int16)
 
 
+def run(image, labels, augmentation):
+    """As one program: one by one, operations take longer to compile."""
+    return jax.jit(lambda *a: augment(*a, augmentation=augmentation))(KEY, image, labels)
+
+
 def _symmetries(volume):
     """All 48 symmetries of a cube, by numpy."""
     for order in itertools.permutations(range(3)):
@@ -46,9 +51,7 @@ def test_nothing_is_done_by_default():
 def test_labels_move_with_their_image():
     image, labels = _batch()
     changed = Augmentation(flip_axes='zyx', swap_axes=True, rotate_90=True)
-    new_image, new_labels = jax.jit(lambda *a: augment(*a, augmentation=changed))(
-        KEY, image, labels
-    )
+    new_image, new_labels = run(image, labels, changed)
     np.testing.assert_array_equal(new_image[..., 0], new_labels)
     assert new_labels.dtype == labels.dtype
 
@@ -62,7 +65,7 @@ def test_axes_of_equal_length_are_exchanged_half_of_the_time(shape, orders):
     image = np.arange(np.prod(shape), dtype=np.float32).reshape(1, *shape, 1)
     batch = np.repeat(image, 400, axis=0)
     augmentation = Augmentation(swap_axes=True)
-    changed, labels = augment(KEY, batch, batch[..., 0].astype(int), augmentation=augmentation)
+    changed, labels = run(batch, batch[..., 0].astype(int), augmentation)
     np.testing.assert_array_equal(changed[..., 0], labels)
     counts = {
         order: int(np.all(changed[..., 0] == image[0, ..., 0].transpose(axes), (1, 2, 3)).sum())
@@ -77,7 +80,7 @@ def test_flips_and_swaps_reach_all_48_symmetries_equally():
     _, labels = _batch(1, side=3)
     labels = jnp.tile(labels, (4800, 1, 1, 1))
     changed = Augmentation(flip_axes='zyx', swap_axes=True)
-    _, new = augment(KEY, labels[..., None].astype(jnp.float32), labels, augmentation=changed)
+    _, new = run(labels[..., None].astype(jnp.float32), labels, changed)
     unique, counts = np.unique(np.asarray(new).reshape(4800, -1), axis=0, return_counts=True)
     assert len(unique) == 48
     assert counts.min() > 50  # 100 expected, SD 10
@@ -86,12 +89,7 @@ def test_flips_and_swaps_reach_all_48_symmetries_equally():
 
 def test_quarter_turns_are_proper_rotations_in_the_plane():
     _, labels = _batch(40)
-    _, new = augment(
-        KEY,
-        labels[..., None].astype(jnp.float32),
-        labels,
-        augmentation=Augmentation(rotate_90=True),
-    )
+    _, new = run(labels[..., None].astype(jnp.float32), labels, Augmentation(rotate_90=True))
     turns = set()
     for before, after in zip(np.asarray(labels), np.asarray(new), strict=True):
         found = [k for k in range(4) if np.array_equal(np.rot90(before, k, (1, 2)), after)]
@@ -102,9 +100,7 @@ def test_quarter_turns_are_proper_rotations_in_the_plane():
 
 def test_only_the_axes_asked_for_are_mirrored():
     _, labels = _batch()
-    _, new = augment(
-        KEY, labels[..., None].astype(jnp.float32), labels, augmentation=Augmentation(flip_axes='y')
-    )
+    _, new = run(labels[..., None].astype(jnp.float32), labels, Augmentation(flip_axes='y'))
     found = [_which(a, b)[0] for a, b in zip(np.asarray(labels), np.asarray(new), strict=True)]
     assert set(found) == {((0, 1, 2), (1, 1, 1)), ((0, 1, 2), (1, -1, 1))}
 
@@ -112,13 +108,13 @@ def test_only_the_axes_asked_for_are_mirrored():
 def test_intensity_changes_stay_within_their_limits():
     image = jnp.ones((200, 4, 4, 4, 1))
     labels = jnp.zeros((200, 4, 4, 4), jnp.int16)
-    scaled, _ = augment(KEY, image, labels, augmentation=Augmentation(scale=0.2, shift=0.1))
+    scaled, _ = run(image, labels, Augmentation(scale=0.2, shift=0.1))
     values = np.asarray(scaled).reshape(200, -1)
     np.testing.assert_array_equal(values.min(1), values.max(1))
     assert values.min() >= 0.7
     assert values.max() <= 1.3
     assert values.std() > 0.05
-    noisy, _ = augment(KEY, image, labels, augmentation=Augmentation(noise=0.3))
+    noisy, _ = run(image, labels, Augmentation(noise=0.3))
     sds = np.asarray(noisy).reshape(200, -1).std(1)
     assert 0.1 < sds.mean() < 0.2
     assert sds.max() < 0.45
@@ -131,7 +127,7 @@ def test_deformation_moves_image_and_labels_alike():
     image = jnp.tile(jnp.asarray(ball, jnp.float32)[None, ..., None], (6, 1, 1, 1, 1))
     labels = jnp.tile(jnp.asarray(ball)[None], (6, 1, 1, 1))
     changed = Augmentation(rotate_degrees=40, elastic_voxels=1.5)
-    new_image, new_labels = augment(KEY, image, labels, augmentation=changed)
+    new_image, new_labels = run(image, labels, changed)
     seen = np.asarray(new_labels) >= 0
     agree = (np.asarray(new_image[..., 0]) > 0.5) == (np.asarray(new_labels) == 1)
     assert agree[seen].mean() > 0.99
@@ -142,11 +138,9 @@ def test_deformation_moves_image_and_labels_alike():
 def test_sharding_does_not_change_the_result():
     image, labels = _batch(16)
     changed = Augmentation(flip_axes='zyx', swap_axes=True, noise=0.1, elastic_voxels=1.0)
-    one = augment(KEY, image, labels, augmentation=changed)
+    one = run(image, labels, changed)
     split = split_batch(make_device_mesh())
-    many = jax.jit(lambda *a: augment(*a, augmentation=changed))(
-        KEY, *jax.device_put((image, labels), split)
-    )
+    many = run(*jax.device_put((image, labels), split), changed)
     np.testing.assert_allclose(one[0], many[0], atol=1e-4)
     np.testing.assert_array_equal(one[1], many[1])
 
