@@ -182,7 +182,9 @@ def test_each_kind_has_the_probability():
 
 def test_sharding_does_not_change_the_result():
     batch = {**numbered(8), 'flows': jnp.ones((8, *SHAPE, 3))}
-    every = Distortion(probability=0.7, shuffle_side=3, inpaint_side=2)
+    every = Distortion(
+        probability=0.7, shuffle_windows=1, shuffle_side=3, inpaint_windows=1, inpaint_side=2
+    )
     split = jax.device_put(batch, split_batch(make_device_mesh()))
     jax.tree.map(np.testing.assert_array_equal, run(batch, every), run(split, every))
 
