@@ -83,11 +83,14 @@ def test_flows_count_where_they_are_right():
 
 
 def test_voxels_are_scored_in_volumes_that_have_cells_and_cells_one_by_one():
-    right = drawn([1, 0], [Z, NONE], [1, 0], [Z, NONE])
-    empty = drawn([0, 0], [NONE, NONE], [0, 0], [NONE, NONE])
-    missed = drawn([1, 0], [Z, NONE], [0, 0], [NONE, NONE])
-    assert score(right, empty)['dice'] == score(right, empty)['dice/flows'] == 1
-    found = score(right, right, missed)
+    cell, nothing, some, none = [1, *[0] * 5], [0] * 6, [Z, *[NONE] * 5], [NONE] * 6
+    right, empty = drawn(cell, some, cell, some), drawn(nothing, none, nothing, none)
+    missed = drawn(cell, some, nothing, none)
+    # Of three voxels, as above: one compiled program.
+    radius = typical_radius([drawn([1, 1, 1, 0, 0, 0], none, nothing, none)])
+    both = score(right, empty, cell_radius=radius)
+    assert both['dice'] == both['dice/flows'] == 1
+    found = score(right, right, missed, cell_radius=radius)
     assert found['dice'] == found['ap50'] == found['dice/flows'] == pytest.approx(2 / 3)
     assert set(score(empty)) == {'validation/foreground_loss', 'validation/flow_loss'}
     assert score() == {}
@@ -96,7 +99,7 @@ def test_voxels_are_scored_in_volumes_that_have_cells_and_cells_one_by_one():
 def test_the_true_flows_give_the_true_cells():
     """On a volume of many tiles."""
     ids = cells()
-    found = score(predicted(ids, ids > 0, tanh_flows(ids)))
+    found = score(predicted(ids, ids > 0, tanh_flows(ids)), **RADIUS)
     assert found['dice'] > 0.99
     assert found['ap50'] == found['dice/foreground'] == found['dice/flows'] == 1
     assert found['validation/flow_loss'] == pytest.approx(0, abs=1e-6)
@@ -138,15 +141,15 @@ def test_what_is_predicted_where_nobody_labelled_does_not_count():
 
 
 def boxes():
-    """Eight cells that end where the volume is halved."""
-    z, y, x = np.indices((16, 24, 24))
-    return (1 + 4 * (z >= 8) + 2 * (y >= 12) + (x >= 12)).astype(np.int32)
+    """Eight cells that end where the volume is halved, into parts of the shape of `cells`."""
+    z, y, x = np.indices((32, 24, 24))
+    return (1 + 4 * (z >= 16) + 2 * (y >= 12) + (x >= 12)).astype(np.int32)
 
 
 def test_volumes_too_large_for_the_memory_are_scored_in_parts(monkeypatch):
     ids = boxes()
     monkeypatch.setattr(flow_evaluator, '_BYTES_PER_VOXEL', 1000)
-    monkeypatch.setattr(flow_evaluator, 'host_bytes', lambda: 2 * 1000 * 9.5 * 24 * 24)
+    monkeypatch.setattr(flow_evaluator, 'host_bytes', lambda: 2 * 1000 * 17.5 * 24 * 24)
     asked, real = [], flow_evaluator.reconstruct_to_host
 
     def watched(foreground, *args, **options):
@@ -155,7 +158,7 @@ def test_volumes_too_large_for_the_memory_are_scored_in_parts(monkeypatch):
 
     monkeypatch.setattr(flow_evaluator, 'reconstruct_to_host', watched)
     found = score(predicted(ids, ids != 8, tanh_flows(ids)), **RADIUS)
-    assert asked == [(8, 24, 24)] * 2
+    assert asked == [(16, 24, 24)] * 2
     assert (found['dice'], found['ap50']) == (7 / 8, 7 / 8)
 
 
