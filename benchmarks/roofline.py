@@ -10,9 +10,9 @@ least that a direct computation needs, counted from the shapes of the layers (`n
 
 What the programs say of themselves stands beside it: 'lowered' counts all arithmetic as we wrote
 it down before anything is optimised, 'compiled' what is left after that. Both count what a loop
-does once, and on a CPU 3-D convolutions are loops over slabs, so they can be far too low; bytes of
-compiled programs count everything that any of its operations reads or writes, whether it comes
-from a cache or not.
+does once, and on a CPU 3-D convolutions and many gradients are loops, so they can be far too low;
+bytes of compiled programs count everything that any of its operations reads or writes, whether it
+comes from a cache or not.
 
 Results are compared with the network in float32 made of XLA's own convolutions: the maps of the
 forward pass, the loss of a step, and how that loss changes along the gradient that the step found

@@ -99,7 +99,7 @@ def measure_here(shape: tuple[int, int, int], tile: int, grid: str, folder: Path
         unit='Mvoxel/s',
         shape=shape,
         facts={'tile': tile, 'output_bytes': int(np.prod(shape)) * (1 + 2 * 4)},
-        compiles=False,  # for a second of a run, which is one then
+        compiles=False,  # it does, for a second; one run is what a file takes, and enough
     )
     (record,) = run_cases(QUESTION, [case], repeats=1)
     return record

@@ -25,9 +25,9 @@ def conv(
 ) -> jax.Array:
     """Convolution (cross-correlation, as in all networks) in 2-D or 3-D.
 
-    On the CPU a 3-D convolution is computed as 2-D ones, with its own gradient (see `conv_cpu`);
-    the choice is made where the computation is lowered, so exported and sharded programs get the
-    path of their platform. Forward-mode differentiation is not offered for 3-D.
+    On the CPU it is computed in other ways, with its own gradient (see `conv_cpu`); the choice is
+    made where the computation is lowered, so exported and sharded programs get the path of their
+    platform. Forward-mode differentiation is not offered.
 
     Args:
       x: [b, (z,) y, x, c_in] floating point.

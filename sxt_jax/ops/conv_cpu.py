@@ -11,9 +11,9 @@ as forward):
   27 taps as one product           11 · 10       34 · 26         87 · 62        283 · 149
   3 depth taps, slab by slab      162 · -       202 · -         357 ·  -        105 ·  -
   9 × 3 shifts as one product       - · 129       - · 188         - · 289         - · 119
-so the last two lines are what is done, with slabs of the size that fits the caches. A fresh page of
-memory costs more than the arithmetic on it (64 MB: 27 ms to map, 5 ms to fill), so nothing here
-makes a padded copy of an image. With a stride the XLA 3-D convolution is slower still: 16→16,
+so the last two lines are what is done in 3-D, with slabs of the size that fits the caches. A fresh
+page of memory costs more than the arithmetic on it (64 MB: 27 ms to map, 5 ms to fill), so nothing
+here makes a padded copy of an image. With a stride the XLA 3-D convolution is slower still: 16→16,
 kernel 4³, stride 2 of that grid, gradient of the input 533 ms, stacked 41 ms.
 
 XLA computes a 2-D convolution of less than 64 output channels on one core, at that core's peak; of
@@ -53,10 +53,12 @@ _FORWARD_VOXELS = 2048
 _EXCHANGED_CHANNELS = 3
 # Numbers of a kernel from which a product of columns pays, where there are fewer voxels than
 # channels.
-_LEAST_OF_COLUMNS = 1 << 17
-# Pixels and input channels from which the gradient of a 2-D kernel is made of stacked taps.
+_LEAST_KERNEL_NUMBERS = 1 << 17
+# Pixels and channels of an image from which its 2-D gradients are made of stacked taps, and pixels
+# of a tile of at most so many rows.
 _STACKED_PIXELS = 4096
 _STACKED_CHANNELS = 16
+_TILE_ROWS, _LEAST_TILE = 32, 512
 # Slabs whose convolutions do not wait for each other: XLA computes each on one core.
 _SLABS_TOGETHER = 8
 # Up to so many channels two neighbours are made at once.
@@ -96,8 +98,30 @@ def conv(
 
 
 def is_of_columns(x: jax.Array, kernel: jax.Array) -> bool:
-    """Whether the kernel is so large and the image [b, …, c] so small that columns pay."""
-    return kernel.size >= _LEAST_OF_COLUMNS and math.prod(x.shape[:-1]) <= kernel.shape[-1]
+    """Whether the kernel is so large and the image [b, …, c] so small that columns pay.
+
+    Not if a side is known only when the program is run (exported with a symbolic batch).
+    """
+    if kernel.size < _LEAST_KERNEL_NUMBERS or not _is_known(x):
+        return False
+    return 0 < math.prod(x.shape[:-1]) <= kernel.shape[-1]
+
+
+def is_stacked2d(x: jax.Array) -> bool:
+    """Whether stacked taps pay for gradients of an image [b, y, x, c] or of its kernel.
+
+    Tiles divide the height: of one that is prime they are single rows.
+    """
+    if not _is_known(x):
+        return False
+    b, height, width, n_channels = x.shape
+    least_tile = largest_divisor(height, _TILE_ROWS) * b * width
+    large = b * height * width >= _STACKED_PIXELS and least_tile >= _LEAST_TILE
+    return large and n_channels >= _STACKED_CHANNELS
+
+
+def _is_known(x: jax.Array) -> bool:
+    return all(isinstance(n, int) for n in x.shape)
 
 
 def _conv3d(
@@ -172,7 +196,7 @@ def input_gradient(
         return transposed(gradient)[0]
     if set(strides) != {1}:
         return stacked_cpu.input_gradient(kernel, gradient, x.shape[1:4], strides, pads)
-    return conv(gradient, mirror(kernel), (1, 1, 1), adjoint_pads(kernel, pads))
+    return _conv3d(gradient, mirror(kernel), (1, 1, 1), adjoint_pads(kernel, pads))
 
 
 def mirror(kernel: jax.Array) -> jax.Array:
@@ -217,8 +241,7 @@ def _kernel_gradient2d(
     pads: Sequence[tuple[int, int]],
 ) -> jax.Array:
     """Gradient of a 2-D kernel: that of a section of a volume, where many voxels make it slow."""
-    n_voxels = math.prod(gradient.shape[:-1])
-    if n_voxels < _STACKED_PIXELS or x.shape[-1] < _STACKED_CHANNELS:
+    if not is_stacked2d(x):
         transposed = jax.linear_transpose(lambda k: lax_conv(x, k, strides, pads), kernel)
         return transposed(gradient)[0]
     volumes = x[:, None], kernel[None], gradient[:, None]

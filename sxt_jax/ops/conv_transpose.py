@@ -19,7 +19,7 @@ from jax import lax
 
 from sxt_jax.ops import columns_cpu, stacked_cpu
 from sxt_jax.ops.conv import check_conv, conv, matmul
-from sxt_jax.ops.conv_cpu import adjoint_pads, is_of_columns, mirror
+from sxt_jax.ops.conv_cpu import adjoint_pads, is_of_columns, is_stacked2d, mirror
 
 Padding = Sequence[tuple[int, int]]
 
@@ -44,7 +44,7 @@ def conv_transpose(
       padding: (before, after) zeros per axis around the spread-out image; before + after = k.
 
     Returns:
-      [b, (2z,) 2y, 2x, c_out] in the dtype of `x`.
+      [b, (2z,) 2y, 2x, c_out] in the dtype of `x`; forward-mode differentiation is not offered.
 
     Raises:
       ValueError: ranks, channels, dtypes or paddings do not fit.
@@ -76,11 +76,16 @@ def _conv_transpose_forward(
 def _conv_transpose_backward(
     padding: Padding, residuals: tuple[jax.Array, jax.Array], gradient: jax.Array
 ) -> tuple[jax.Array, ...]:
-    def plain(x: jax.Array, kernel: jax.Array, gradient: jax.Array) -> tuple[jax.Array, ...]:
-        return tuple(jax.vjp(lambda x, k: _by_phases(x, k, padding), x, kernel)[1](gradient))
-
     cpu = functools.partial(_gradients_on_cpu, padding=padding)
+    plain = functools.partial(_gradients_by_phases, padding=padding)
     return tuple(lax.platform_dependent(*residuals, gradient, cpu=cpu, default=plain))
+
+
+def _gradients_by_phases(
+    x: jax.Array, kernel: jax.Array, gradient: jax.Array, padding: Padding
+) -> tuple[jax.Array, jax.Array]:
+    of_x, of_kernel = jax.vjp(lambda x, k: _by_phases(x, k, padding), x, kernel)[1](gradient)
+    return of_x, of_kernel
 
 
 _conv_transpose.defvjp(_conv_transpose_forward, _conv_transpose_backward)
@@ -102,6 +107,8 @@ def _gradients_on_cpu(
 ) -> tuple[jax.Array, jax.Array]:
     if is_of_columns(x, kernel):
         return columns_cpu.conv_transpose_gradients(x, kernel, gradient, padding)
+    if x.ndim == 4 and not is_stacked2d(gradient):
+        return _gradients_by_phases(x, kernel, gradient, padding)
     if x.ndim == 4:
         volumes = x[:, None], kernel[None], gradient[:, None]
         of_x, of_kernel = _gradients3d(*volumes, strides=(1, 2, 2), padding=((0, 0), *padding))

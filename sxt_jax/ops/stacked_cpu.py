@@ -2,11 +2,11 @@
 
 What the kernel's taps along z and y see is stacked as channels, tile by tile; one matrix product
 then gives what every tap along x adds to a voxel, and these columns are added, each shifted by one.
-A product uses all cores, which XLA's 2-D convolution does not, and only a tile is ever copied: a
-fresh page of memory costs more than the arithmetic on it. With a stride, neighbours along x that a
-step jumps over together are channels too. The gradient of the image is made phase by phase: the
-voxels of one place within the stride see only the taps of that place, so nothing is multiplied by
-the zeros of a spread-out gradient.
+A product uses all cores, which XLA's 2-D convolution of few channels does not, and only a tile is
+ever copied: a fresh page of memory costs more than the arithmetic on it. With a stride, neighbours
+along x that a step jumps over together are channels too. The gradient of the image is made phase by
+phase: the voxels of one place within the stride see only the taps of that place, so nothing is
+multiplied by the zeros of a spread-out gradient.
 
 Arrays are [b, z, y, x, c], kernels [kz, ky, kx, c_in, c_out]; everything is computed in float32.
 """
@@ -66,7 +66,7 @@ def kernel_gradient(
     """Gradient of the kernel: products of x and gradient at every shift.
 
     Shifts along z and y are columns of x, those along x columns of the gradient: one matrix product
-    of [voxels, kz·ky·c_in] and [voxels, kx·c_out] has all shifts in it.
+    of [kx·c_out, voxels] and [voxels, kz·ky·c_in] has all shifts in it.
 
     Returns:
       [kz, ky, kx, c_in, c_out] float32.

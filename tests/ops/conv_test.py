@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import jax
+import jax.export
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -52,8 +53,9 @@ CASES = [
     ((2, 3, 2, 3, 64), (3, 3, 3, 64, 80), 1, 'SAME'),  # as one product of columns
     ((2, 5, 4, 130), (3, 3, 130, 128), 1, 'SAME'),
     ((1, 5, 4, 150), (4, 2, 150, 128), 1, ((2, 0), (1, 1))),
-    ((1, 66, 65, 16), (3, 3, 16, 18), 1, 'SAME'),  # gradient of the kernel as of a section
-    ((1, 131, 135, 16), (3, 2, 16, 3), 2, 'SAME'),
+    ((1, 64, 65, 16), (3, 3, 16, 18), 1, 'SAME'),  # gradient of the kernel as of a section
+    ((1, 132, 135, 16), (3, 2, 16, 3), 2, 'SAME'),
+    ((1, 131, 65, 16), (3, 3, 16, 3), 1, 'SAME'),  # of a height that no tile divides
 ]
 
 
@@ -122,6 +124,30 @@ def test_split_over_devices_equals_one_device():
     value, gradient = jax.jit(jax.value_and_grad(loss))(kernel, split)
     np.testing.assert_allclose(value, expected[0], atol=1e-6)
     np.testing.assert_allclose(gradient, expected[1], atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ('shape', 'side', 'padding'),
+    [((0, 8, 8, 128), 3, 'SAME'), ((1, 2, 2, 128), 3, 'VALID'), ((1, 2, 2, 128), 4, 'VALID')],
+)
+def test_nothing_gives_nothing(shape, side, padding):
+    x, kernel = jnp.zeros(shape), jnp.ones((side, side, 128, 128))
+    expected = _oracle(x, kernel, 1, padding)
+    out, pull = jax.vjp(lambda x, k: conv(x, k, padding=padding), x, kernel)
+    assert out.shape == expected.shape
+    of_x, of_kernel = pull(out)
+    assert of_x.shape == shape
+    assert of_kernel.shape == kernel.shape
+    assert not of_kernel.any()
+
+
+def test_is_exported_for_any_batch():
+    (batch,) = jax.export.symbolic_shape('b')
+    kernel = _normal(1, (3, 3, 128, 128))
+    shape = jax.ShapeDtypeStruct((batch, 4, 4, 128), jnp.float32)
+    exported = jax.export.export(jax.jit(lambda x: conv(x, kernel)))(shape)
+    x = _normal(0, (2, 4, 4, 128))
+    np.testing.assert_allclose(exported.call(x), _oracle(x, kernel, 1, 'SAME'), atol=1e-3)
 
 
 def test_other_platforms_get_the_plain_convolution():

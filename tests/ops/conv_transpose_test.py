@@ -37,10 +37,18 @@ def test_equals_xla_forwards_and_backwards(shape, pad):
 @pytest.mark.parametrize('shape', [(1, 2, 2, 2, 3), (2, 3, 2, 3)])
 @pytest.mark.parametrize('pad', [(2, 1), (1, 2), (0, 2), (4, -1)])
 def test_small_images_equal_xla_forwards_and_backwards(monkeypatch, shape, pad):
-    monkeypatch.setattr(conv_cpu, '_LEAST_OF_COLUMNS', 0)
+    monkeypatch.setattr(conv_cpu, '_LEAST_KERNEL_NUMBERS', 0)
     n_features = math.prod(shape[:-1])
     assert conv_cpu.is_of_columns(jnp.ones(shape), jnp.ones((3, n_features)))
     _check(shape, pad, n_features)
+
+
+@pytest.mark.parametrize('pad', [(2, 1), (1, 2), (4, -1)])
+def test_stacked_gradients_in_2d(monkeypatch, pad):
+    for limit in ('_STACKED_PIXELS', '_STACKED_CHANNELS', '_LEAST_TILE'):
+        monkeypatch.setattr(conv_cpu, limit, 0)
+    assert conv_cpu.is_stacked2d(jnp.ones((2, 10, 8, 4)))
+    _check((2, 5, 4, 3), pad, 4)
 
 
 def _check(shape, pad, n_features):
