@@ -1,12 +1,14 @@
 """The loss of foreground and flows: the published sums, in numpy."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
 
-from sxt_jax.core.devices import make_device_mesh, split_batch
+from sxt_jax.core.devices import make_device_mesh, replicated, split_batch
 from sxt_jax.core.errors import InputError
 from sxt_jax.data.augment import Augmentation
 from sxt_jax.data.classes import IGNORE_INDEX
@@ -21,6 +23,7 @@ from sxt_jax.training.state import create_state
 from sxt_jax.training.step import make_train_step
 from tests.training.cells import TinyFlowNet, make_cells, tanh_flows
 
+KEY = jax.random.key(0)
 RNG = np.random.default_rng(0)
 SHAPE = (1, 4, 5, 6)
 LABELS = RNG.integers(0, 2, SHAPE).astype(np.int16)
@@ -88,18 +91,29 @@ def objective():
         loss=make_flow_loss(),
         optimizer=optax.radam(1e-2),
         augmentation=Augmentation(flip_axes='zyx'),
-        distortion=Distortion(probability=0.3, shuffle_side=3, inpaint_side=2),
+        distortion=Distortion(
+            probability=0.3, shuffle_windows=1, shuffle_side=3, inpaint_windows=1, inpaint_side=2
+        ),
     )
+
+
+@functools.cache
+def first_state():
+    """On the host, for runs on any devices: initialisation is compiled once."""
+    one = make_device_mesh(jax.devices()[:1])
+    state = create_state(
+        KEY, TinyFlowNet(), [objective()], input_shape=(1, 8, 8, 8, 1), device_mesh=one
+    )
+    return jax.device_get(state)
 
 
 def run(n_steps, devices):
     learnt, device_mesh, model = objective(), make_device_mesh(devices), TinyFlowNet()
-    key = jax.random.key(0)
-    state = create_state(key, model, [learnt], input_shape=(1, 8, 8, 8, 1), device_mesh=device_mesh)
+    state = jax.device_put(first_state(), replicated(device_mesh))
     step, losses, states = make_train_step(model, learnt, device_mesh=device_mesh), [], []
     for i in range(n_steps):
         batch = jax.device_put(learnt.stream.batch(i), split_batch(device_mesh))
-        state, metrics = step(state, batch, key)
+        state, metrics = step(state, batch, KEY)
         losses.append(float(metrics['loss']))
         states.append(jax.device_get(state))
     return states, losses
