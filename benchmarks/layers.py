@@ -416,6 +416,7 @@ def main() -> None:
     sizes.add_argument('--smoke', action='store_true', help='small sizes, nothing kept')
     sizes.add_argument('--full', action='store_true', help="the papers' sizes (accelerators: yes)")
     parser.add_argument('--only', choices=NETWORKS, default=None, help='one network')
+    parser.add_argument('--kind', choices=KINDS, default=None, help='forwards or steps alone')
     parser.add_argument('--most', type=int, default=8, help='layers timed against PyTorch')
     parser.add_argument('--repeats', type=int, default=3, help='timed runs per case')
     parser.add_argument('--results', type=Path, default=None, help='folder to append results to')
@@ -423,7 +424,7 @@ def main() -> None:
     size = 'smoke' if options.smoke else 'full' if options.full else default_size()
     repeats = 1 if options.smoke else options.repeats
     for name in [options.only] if options.only else NETWORKS:
-        for kind in KINDS:
+        for kind in [options.kind] if options.kind else KINDS:
             records = measure(name, kind, size=size, most=options.most, repeats=repeats)
             for record in records:
                 print(describe(record), flush=True)

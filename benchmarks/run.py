@@ -47,9 +47,9 @@ class Benchmark:
 BENCHMARKS: Mapping[str, Benchmark] = {
     'device_peaks': Benchmark(),  # others give their share of these
     'papers': Benchmark(('--repeats=1',), ('--full',)),
-    'slice_latency': Benchmark(('--size=331x321', '--repeats=2', '--only=network')),
-    'roofline': Benchmark(('--repeats=2',), ('--full',)),
-    'layers': Benchmark(('--most=4', '--repeats=2'), ('--full',)),
+    'slice_latency': Benchmark(('--size=331x321', '--repeats=1', '--only=network')),
+    'roofline': Benchmark(('--repeats=1',), ('--full',)),
+    'layers': Benchmark(('--kind=step', '--most=4', '--repeats=2'), ('--full',)),
     'against_torch': Benchmark(('--small', '--repeats=2'), needs='torch'),
     'training_steps': Benchmark(('--repeats=1',)),
     'tiled_inference': Benchmark(('--repeats=1',)),
