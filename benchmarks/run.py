@@ -53,7 +53,7 @@ BENCHMARKS: Mapping[str, Benchmark] = {
     'against_torch': Benchmark(('--small', '--repeats=2'), needs='torch'),
     'training_steps': Benchmark(('--repeats=1',)),
     'tiled_inference': Benchmark(('--repeats=1',)),
-    'scaling': Benchmark((), ('--full',)),
+    'scaling': Benchmark(('--repeats=1',), ('--full',)),
     'overlap': Benchmark((), ('--full',)),
     'instances': Benchmark(('--only=instances', '--noise', '0.1', '--shape', '64', '128', '128')),
     'voxel_operations': Benchmark(),
