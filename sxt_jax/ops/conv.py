@@ -8,7 +8,7 @@ those that are.
 from __future__ import annotations
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import jax
 import jax.numpy as jnp
@@ -126,24 +126,13 @@ def _conv_backward(
     gradient: jax.Array,
 ) -> tuple[jax.Array, jax.Array]:
     # Two calls, so that the gradient nobody asks for (that of the image) is dropped.
-    x, kernel = residuals
+    def of(cpu: Callable[..., jax.Array], default: Callable[..., jax.Array]) -> jax.Array:
+        cpu, default = (functools.partial(f, strides=strides, pads=pads) for f in (cpu, default))
+        return lax.platform_dependent(*residuals, gradient, cpu=cpu, default=default)
 
-    def of_input(conv_fn, x, kernel, gradient):  # type: ignore[no-untyped-def]
-        return jax.linear_transpose(lambda x: conv_fn(x, kernel, strides, pads), x)(gradient)[0]
-
-    def of_kernel(conv_fn, x, kernel, gradient):  # type: ignore[no-untyped-def]
-        return jax.linear_transpose(lambda k: conv_fn(x, k, strides, pads), kernel)(gradient)[0]
-
-    cpu_input = functools.partial(conv_cpu.input_gradient, strides=strides, pads=pads)
-    cpu_kernel = functools.partial(conv_cpu.kernel_gradient, strides=strides, pads=pads)
-    arguments = (x, kernel, gradient)
     return (
-        lax.platform_dependent(
-            *arguments, cpu=cpu_input, default=functools.partial(of_input, lax_conv)
-        ),
-        lax.platform_dependent(
-            *arguments, cpu=cpu_kernel, default=functools.partial(of_kernel, lax_conv)
-        ),
+        of(conv_cpu.input_gradient, conv_cpu.lax_input_gradient),
+        of(conv_cpu.kernel_gradient, conv_cpu.lax_kernel_gradient),
     )
 
 

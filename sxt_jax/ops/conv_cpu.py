@@ -79,6 +79,30 @@ def lax_conv(
     return lax.conv_general_dilated(x, kernel, strides, pads, dimension_numbers=spec)
 
 
+def lax_input_gradient(
+    x: jax.Array,
+    kernel: jax.Array,
+    gradient: jax.Array,
+    *,
+    strides: Sequence[int],
+    pads: Sequence[tuple[int, int]],
+) -> jax.Array:
+    """Gradient of the x of `lax_conv`, XLA's own."""
+    return jax.linear_transpose(lambda x: lax_conv(x, kernel, strides, pads), x)(gradient)[0]
+
+
+def lax_kernel_gradient(
+    x: jax.Array,
+    kernel: jax.Array,
+    gradient: jax.Array,
+    *,
+    strides: Sequence[int],
+    pads: Sequence[tuple[int, int]],
+) -> jax.Array:
+    """Gradient of the kernel of `lax_conv`, XLA's own."""
+    return jax.linear_transpose(lambda k: lax_conv(x, k, strides, pads), kernel)(gradient)[0]
+
+
 def conv(
     x: jax.Array, kernel: jax.Array, strides: Sequence[int], pads: Sequence[tuple[int, int]]
 ) -> jax.Array:
@@ -192,8 +216,7 @@ def input_gradient(
     if set(strides) == {1} and is_of_columns(x, kernel):
         return columns_cpu.input_gradient(kernel, gradient, x.shape[1:-1], pads)
     if x.ndim == 4:
-        transposed = jax.linear_transpose(lambda x: lax_conv(x, kernel, strides, pads), x)
-        return transposed(gradient)[0]
+        return lax_input_gradient(x, kernel, gradient, strides=strides, pads=pads)
     if set(strides) != {1}:
         return stacked_cpu.input_gradient(kernel, gradient, x.shape[1:4], strides, pads)
     return _conv3d(gradient, mirror(kernel), (1, 1, 1), adjoint_pads(kernel, pads))
@@ -221,8 +244,11 @@ def kernel_gradient(
     if set(strides) == {1} and is_of_columns(x, kernel):
         found = columns_cpu.kernel_gradient(x, gradient, kernel.shape[:-2], pads)
         return found.astype(kernel.dtype)
-    if x.ndim == 4:
-        return _kernel_gradient2d(x, kernel, gradient, strides, pads)
+    if x.ndim == 4 and not is_stacked2d(x):
+        return lax_kernel_gradient(x, kernel, gradient, strides=strides, pads=pads)
+    if x.ndim == 4:  # that of a section of a volume
+        volumes = x[:, None], kernel[None], gradient[:, None]
+        return kernel_gradient(*volumes, strides=(1, *strides), pads=((0, 0), *pads))[0]
     sides, (c_in, c_out) = kernel.shape[:3], kernel.shape[3:]
     if set(strides) == {1} and c_in >= _EXCHANGED_CHANNELS * c_out:
         # What the image is to the gradient, the gradient is to the image, shifted the other way.
@@ -231,18 +257,3 @@ def kernel_gradient(
     else:
         found = stacked_cpu.kernel_gradient(x, gradient, sides, strides, pads)
     return found.astype(kernel.dtype)
-
-
-def _kernel_gradient2d(
-    x: jax.Array,
-    kernel: jax.Array,
-    gradient: jax.Array,
-    strides: Sequence[int],
-    pads: Sequence[tuple[int, int]],
-) -> jax.Array:
-    """Gradient of a 2-D kernel: that of a section of a volume, where many voxels make it slow."""
-    if not is_stacked2d(x):
-        transposed = jax.linear_transpose(lambda k: lax_conv(x, k, strides, pads), kernel)
-        return transposed(gradient)[0]
-    volumes = x[:, None], kernel[None], gradient[:, None]
-    return kernel_gradient(*volumes, strides=(1, *strides), pads=((0, 0), *pads))[0]
