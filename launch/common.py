@@ -18,6 +18,7 @@ from unittest import mock
 from absl import app, flags, logging
 from ml_collections import ConfigDict
 
+from sxt_jax.core.atomic import remove_unfinished
 from sxt_jax.core.errors import InputError
 from sxt_jax.core.processes import OutOfStep
 
@@ -72,6 +73,7 @@ def run_main(
             status = getattr(error, 'exit_status', EXIT_INTERRUPTED)
             if job is not None:
                 job.fail(message, status)
+            remove_unfinished()
             print(message, file=sys.stderr)
             sys.exit(status)
         except Exception as error:

@@ -66,24 +66,32 @@ def _sync(path: Path) -> None:
 
 
 def _remove(path: Path) -> None:
-    if path.is_dir():
-        shutil.rmtree(path, ignore_errors=True)
-    else:
-        with contextlib.suppress(OSError):  # nothing was made where nothing can be made
-            path.unlink()
+    for _ in range(3):  # others may be writing into it still
+        if path.is_dir():
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            with contextlib.suppress(OSError):  # nothing was made where nothing can be made
+                path.unlink()
+        if not path.exists():
+            break
 
 
 def remove_unfinished() -> None:
-    """Delete what this process has begun, from a thread that ends it at once (`os._exit`).
+    """Delete what this process has begun and left: for the end of a process.
 
-    Nothing that other threads write is renamed any more: they wait for ever.
+    An interruption can come between making a file and the block that removes it again.
+    """
+    for path in tuple(_unfinished):
+        _remove(path)
+        _unfinished.discard(path)
+
+
+def stop_renaming() -> None:
+    """For a thread that ends the process at once (`os._exit`): no result appears any more.
+
+    Other threads that have finished one wait for ever.
     """
     _renaming.acquire(timeout=_RENAMING_S)
-    for path in tuple(_unfinished):
-        for _ in range(3):  # they may be writing still
-            _remove(path)
-            if not path.exists():
-                break
 
 
 def _replace(temporary: Path, path: Path) -> None:

@@ -15,7 +15,7 @@ from typing import Any, NoReturn
 import jax
 from jax._src import distributed
 
-from sxt_jax.core.atomic import remove_unfinished
+from sxt_jax.core.atomic import remove_unfinished, stop_renaming
 from sxt_jax.core.errors import InputError
 from sxt_jax.core.processes import everyone
 
@@ -116,6 +116,7 @@ class Job:
         """End at once: other threads may wait for processes that are gone."""
         sys.stdout.flush()
         sys.stderr.flush()
+        stop_renaming()
         if not self._team.is_first:
             remove_unfinished()
         with contextlib.suppress(Exception):  # those who cannot come any more

@@ -313,13 +313,27 @@ def _write_chunks(array: Any, values: np.ndarray, z_start: int, chunk: tuple[int
             stops = [min(i + c, n) for i, c, n in zip(corner, chunk, values.shape, strict=True)]
             box = Box(corner, tuple(stops))
             writes.append(array[box.shift(offset).slices].write(values[box.slices]))
-        errors = [error for write in writes if (error := write.exception()) is not None]
-    except BaseException:  # interrupted: they would write into what is being removed
-        for write in writes:
-            write.exception()
+    finally:
+        _await(writes)
+
+
+def _await(futures: Sequence[Any]) -> None:
+    """Wait for what tensorstore does in the background, even when interrupted.
+
+    It would go on writing into what is being removed.
+
+    Raises:
+      Exception: the first that one of them ended with.
+    """
+    try:
+        errors = [future.exception() for future in futures]
+    except BaseException:
+        for future in futures:
+            future.exception()
         raise
-    if errors:
-        raise errors[0]
+    for error in errors:
+        if error is not None:
+            raise error
 
 
 def _write_group(group: Path, attributes: dict[str, Any], layout: Layout) -> None:
@@ -389,7 +403,9 @@ def _write_array(path: Path, layout: Layout, *, create: bool, synced: bool = Fal
                 'dimension_separator': '/',
             },
         }
-    return ts.open(spec, create=create, open=not create).result()
+    array = ts.open(spec, create=create, open=not create)
+    _await([array])
+    return array.result()
 
 
 def _write_chunk_number(array_path: Path, layout: Layout) -> None:

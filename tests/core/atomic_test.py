@@ -6,7 +6,13 @@ import sys
 
 import pytest
 
-from sxt_jax.core.atomic import atomic_path, check_writable, remove_abandoned, write_text
+from sxt_jax.core.atomic import (
+    atomic_path,
+    check_writable,
+    remove_abandoned,
+    remove_unfinished,
+    write_text,
+)
 from sxt_jax.core.errors import InputError
 
 
@@ -54,6 +60,16 @@ def test_only_what_nobody_writes_any_more_is_removed(tmp_path):
         remove_abandoned(tmp_path)
         assert set(tmp_path.iterdir()) == {mine, foreign}
     assert {p.name for p in tmp_path.iterdir()} == {'d.tif', foreign.name}
+
+
+def test_what_was_interrupted_between_blocks_is_removed_at_the_end(tmp_path):
+    write_text(tmp_path / 'done.txt', 'whole')
+    begun = [atomic_path(tmp_path / name) for name in ('a.zarr', 'b.tif')]
+    folder, file = (path.__enter__() for path in begun)
+    (folder / '0').mkdir(parents=True)
+    file.touch()
+    remove_unfinished()
+    assert [p.name for p in tmp_path.iterdir()] == ['done.txt']
 
 
 def test_a_trial_leaves_nothing(tmp_path):

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
+import threading
+import time
 import tracemalloc
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -13,6 +17,7 @@ import pytest
 from sxt_jax import io
 from sxt_jax.core.errors import InputError
 from sxt_jax.core.volume import Volume
+from sxt_jax.io import zarr
 from tests.io.samples import FORMATS, VOXEL_SIZE_NM, noise
 
 
@@ -53,6 +58,47 @@ def test_exceptions_leave_nothing_and_keep_the_old_file(suffix, tmp_path):
     assert sorted(tmp_path.iterdir()) == before
     np.testing.assert_array_equal(io.read_volume(path).data, noise((3, 4, 5)))
     assert io.read_volume(path).voxel_size_nm is not None
+
+
+@pytest.mark.parametrize('n_slices', [0, 20])
+def test_what_a_library_writes_in_the_background_is_awaited(n_slices, tmp_path, monkeypatch):
+    """An interruption while a slow disk is at the array, or at its first chunks."""
+    opened = zarr.ts.open
+    with ThreadPoolExecutor() as pool:
+
+        def slowly(spec, *args, **kwargs):
+            def work():
+                if not n_slices:
+                    time.sleep(0.4)
+                return SlowWrites(opened(spec, *args, **kwargs).result(), pool)
+
+            return pool.submit(work)
+
+        monkeypatch.setattr(zarr.ts, 'open', slowly)
+        threading.Timer(0.2, os.kill, (os.getpid(), signal.SIGINT)).start()
+        with (
+            pytest.raises(KeyboardInterrupt),
+            io.open_writer(tmp_path / 'a.zarr', shape=(20, 4, 5), dtype='u1') as writer,
+        ):
+            writer.write(0, noise((n_slices, 4, 5)))
+    assert list(tmp_path.iterdir()) == []
+
+
+class SlowWrites:
+    """An array of tensorstore whose writes begin late."""
+
+    def __init__(self, array, pool):
+        self._array, self._pool = array, pool
+
+    def __getitem__(self, index):
+        return SlowWrites(self._array[index], self._pool)
+
+    def write(self, values):
+        def work():
+            time.sleep(0.4)
+            self._array.write(values).result()
+
+        return self._pool.submit(work)
 
 
 def test_slabs_out_of_turn_or_shape_are_refused(tmp_path):
