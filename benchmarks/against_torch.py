@@ -336,6 +336,7 @@ def run_pair(name: str, *, size: str, repeats: int, compiled: bool = False) -> l
             make_cases(name, kind, size, compiled=compiled),
             repeats=repeats,
             smoke=size == 'smoke',
+            in_a_row=True,
         )
     ]
 

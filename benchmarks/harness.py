@@ -243,7 +243,12 @@ def _processor() -> str:
 
 
 def run_cases(
-    question: str, cases: Sequence[Case], *, repeats: int = 3, smoke: bool = False
+    question: str,
+    cases: Sequence[Case],
+    *,
+    repeats: int = 3,
+    smoke: bool = False,
+    in_a_row: bool = False,
 ) -> list[Record]:
     """Check every case's answer, then time all of them.
 
@@ -257,6 +262,9 @@ def run_cases(
       cases: the first is the baseline.
       repeats: timed runs of each case; 0: answers are checked and nothing is timed.
       smoke: whether the sizes are only to show that it works.
+      in_a_row: whether each timed run follows one of the same case that is not timed, for work that
+        is done over and over. Else each finds what the others left: on a virtual machine that gives
+        free memory back to its host, who frees it between runs pays for it in each.
     Returns:
       One record a case. `ratio` is its rate over the baseline's. Nothing is written.
     Raises:
@@ -269,6 +277,8 @@ def run_cases(
     for _ in range(repeats):
         for case, done in zip(cases, runs, strict=True):
             if len(done) < repeats:
+                if in_a_row:
+                    jax.block_until_ready(case.run())
                 done.append(_run_once(case)[0])
     records: list[Record] = []
     for case, first, done in zip(cases, firsts, runs, strict=True):

@@ -327,6 +327,7 @@ def measure(name: str, kind: str, *, size: str, most: int = 8, repeats: int = 3)
             make_cases(layer, kind, calls_for(s)),
             repeats=repeats,
             smoke=size == 'smoke',
+            in_a_row=True,
         )
         facts = {
             'network': network.title,

@@ -50,7 +50,7 @@ BENCHMARKS: Mapping[str, Benchmark] = {
     'slice_latency': Benchmark(('--size=331x321', '--repeats=1', '--only=network')),
     'roofline': Benchmark(('--repeats=1',), ('--full',)),
     'layers': Benchmark(('--kind=step', '--most=4', '--repeats=2'), ('--full',)),
-    'against_torch': Benchmark(('--small', '--repeats=2'), needs='torch'),
+    'against_torch': Benchmark(('--small', '--repeats=3'), needs='torch'),
     'training_steps': Benchmark(('--repeats=1',)),
     'tiled_inference': Benchmark(('--repeats=1',)),
     'scaling': Benchmark(('--repeats=1',), ('--full',)),

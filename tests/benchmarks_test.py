@@ -76,14 +76,17 @@ def test_records_tell_all_that_a_figure_depends_on():
     json.dumps([first, second])
 
 
-def test_timed_runs_take_turns():
+@pytest.mark.parametrize(('in_a_row', 'turns'), [(False, 'ababab'), (True, 'aabbaabbaabb')])
+def test_timed_runs_take_turns(in_a_row, turns):
     order = []
 
     def runner(name):
         return lambda: order.append(name) or jnp.float32(10)
 
-    harness.run_cases('q', [make_case('a', run=runner('a')), make_case('b', run=runner('b'))])
-    assert ''.join(order) == 'abababab' + 'ab'  # the last ones for their memory
+    cases = [make_case('a', run=runner('a')), make_case('b', run=runner('b'))]
+    records = harness.run_cases('q', cases, in_a_row=in_a_row)
+    assert ''.join(order) == 'ab' + turns + 'ab'  # the last ones for their memory
+    assert [record['repeats'] for record in records] == [3, 3]
 
 
 def test_what_does_not_compile_is_timed_from_its_first_run():

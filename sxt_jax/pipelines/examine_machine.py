@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import importlib.metadata
+import os
 import platform
+import re
 import tempfile
 import time
 from collections.abc import Callable
@@ -35,6 +37,8 @@ Lattice { short Data } @1
 @1
 """  # the box spans voxel centres: 40 nm over 5 voxels of 10 nm along x
 _GIB = 2**30
+_LARGE_PAGES = Path('/sys/kernel/mm/transparent_hugepage/enabled')
+_REQUEST = 'glibc.malloc.hugetlb=1'  # of memory in large pages, from glibc 2.35
 
 
 @dataclasses.dataclass(frozen=True)
@@ -96,10 +100,33 @@ def examine_devices() -> list[Finding]:
         memory = f', {limit / _GIB:.1f} GiB for JAX' if limit else ''
         kind = f'{device.device_kind} ({device.platform}){memory}'
         findings.append(Finding('machine', f'JAX device {device.id}', kind))
-    if devices[0].platform == 'cpu' and Path('/proc/driver/nvidia/version').exists():
-        advice = "JAX does not see it: pip install -e '.[cuda]'"
-        findings.append(Finding('machine', 'NVIDIA driver', advice, False))
+    if devices[0].platform == 'cpu':
+        if Path('/proc/driver/nvidia/version').exists():
+            advice = "JAX does not see it: pip install -e '.[cuda]'"
+            findings.append(Finding('machine', 'NVIDIA driver', advice, False))
+        findings += examine_large_pages()
     return findings
+
+
+def examine_large_pages() -> list[Finding]:
+    """Whether what a CPU computes in comes in large pages; nothing where that cannot be told.
+
+    Fresh pages of usual size are up to a sixth of a training step (benchmarks/README.md).
+    """
+    library, version = platform.libc_ver()
+    try:
+        mode = re.search(r'\[(always|madvise|never)\]', _LARGE_PAGES.read_text())
+    except OSError:  # no Linux
+        return []
+    if mode is None or library != 'glibc':
+        return []
+    found = {'always': 'always', 'madvise': 'on request', 'never': 'never'}[mode[1]]
+    if mode[1] == 'madvise' and tuple(map(int, version.split('.')[:2])) >= (2, 35):
+        if _REQUEST in os.environ.get('GLIBC_TUNABLES', ''):
+            found += ', requested'
+        else:
+            found += f': with GLIBC_TUNABLES={_REQUEST} in the environment training is faster'
+    return [Finding('machine', 'large pages', found)]
 
 
 def examine_compilation_cache() -> Finding:

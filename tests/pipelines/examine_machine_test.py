@@ -70,6 +70,32 @@ def test_a_wrong_kernel_is_broken_and_not_timed(monkeypatch):
     assert not room.examine_kernel(side=4, channels=2)[0].works
 
 
+ADVICE = ': with GLIBC_TUNABLES=glibc.malloc.hugetlb=1 in the environment training is faster'
+
+
+@pytest.mark.parametrize(
+    ('modes', 'library', 'tunables', 'expected'),
+    [
+        ('[always] madvise never', ('glibc', '2.36'), '', ['always']),
+        ('always madvise [never]', ('glibc', '2.36'), '', ['never']),
+        ('always [madvise] never', ('glibc', '2.36'), '', [f'on request{ADVICE}']),
+        ('always [madvise] never', ('glibc', '2.36'), 'a.b=1:glibc.malloc.hugetlb=1',
+         ['on request, requested']),
+        ('always [madvise] never', ('glibc', '2.31'), '', ['on request']),
+        ('always [madvise] never', ('', ''), '', []),
+        ('unheard of', ('glibc', '2.36'), '', []),
+        (None, ('glibc', '2.36'), '', []),
+    ],
+)  # fmt: skip
+def test_large_pages(modes, library, tunables, expected, tmp_path, monkeypatch):
+    if modes is not None:
+        (tmp_path / 'enabled').write_text(f'{modes}\n')
+    monkeypatch.setattr(room, '_LARGE_PAGES', tmp_path / 'enabled')
+    monkeypatch.setattr(room.platform, 'libc_ver', lambda: library)
+    monkeypatch.setenv('GLIBC_TUNABLES', tunables)
+    assert [finding.found for finding in room.examine_large_pages()] == expected
+
+
 def test_versions_and_devices_are_listed(monkeypatch):
     versions = {f.name: f for f in room.examine_versions()}
     assert versions['jax'].found == jax.__version__
