@@ -150,11 +150,13 @@ def check_writable(folder: str | Path) -> None:
     folder = Path(folder)
     missing = [path for path in (folder, *folder.parents) if not path.exists()]
     probe = _temporary(folder / 'probe')
+    _unfinished.add(probe)
     for attempts_left in reversed(range(10)):
         try:
             folder.mkdir(parents=True, exist_ok=True)
             probe.touch()
             probe.unlink()
+            _unfinished.discard(probe)
             break
         except FileNotFoundError as error:  # or another process's trial has just ended
             if not attempts_left:

@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -79,6 +80,19 @@ def test_a_trial_leaves_nothing(tmp_path):
     for folder in (tmp_path / 'file' / 'x', '/proc/x'):
         with pytest.raises(InputError, match='cannot be written'):
             check_writable(folder)
+
+
+def test_an_interrupted_trial_is_removed_at_the_end(tmp_path, monkeypatch):
+    def interrupt(path):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Path, 'unlink', interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            check_writable(tmp_path)
+    assert len(list(tmp_path.iterdir())) == 1
+    remove_unfinished()
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason='root may write anywhere')
