@@ -83,7 +83,6 @@ def remove_unfinished() -> None:
     """
     for path in tuple(_unfinished):
         _remove(path)
-        _unfinished.discard(path)
 
 
 def stop_renaming() -> None:

@@ -317,23 +317,22 @@ def _write_chunks(array: Any, values: np.ndarray, z_start: int, chunk: tuple[int
         _await(writes)
 
 
-def _await(futures: Sequence[Any]) -> None:
-    """Wait for what tensorstore does in the background, even when interrupted.
+def _await(futures: Sequence[Any]) -> list[Any]:
+    """What tensorstore does in the background, waited for even when interrupted.
 
     It would go on writing into what is being removed.
 
     Raises:
-      Exception: the first that one of them ended with.
+      Exception: the first that one of them ended with, after all have ended.
     """
     try:
-        errors = [future.exception() for future in futures]
+        for future in futures:
+            future.exception()
     except BaseException:
         for future in futures:
             future.exception()
         raise
-    for error in errors:
-        if error is not None:
-            raise error
+    return [future.result() for future in futures]
 
 
 def _write_group(group: Path, attributes: dict[str, Any], layout: Layout) -> None:
@@ -403,9 +402,8 @@ def _write_array(path: Path, layout: Layout, *, create: bool, synced: bool = Fal
                 'dimension_separator': '/',
             },
         }
-    array = ts.open(spec, create=create, open=not create)
-    _await([array])
-    return array.result()
+    (array,) = _await([ts.open(spec, create=create, open=not create)])
+    return array
 
 
 def _write_chunk_number(array_path: Path, layout: Layout) -> None:

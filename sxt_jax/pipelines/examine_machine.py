@@ -111,7 +111,7 @@ def examine_devices() -> list[Finding]:
 def examine_large_pages() -> list[Finding]:
     """Whether what a CPU computes in comes in large pages; nothing where that cannot be told.
 
-    Fresh pages of usual size are up to a sixth of a training step (benchmarks/README.md).
+    What fresh pages of usual size cost in training is told in benchmarks/README.md.
     """
     library, version = platform.libc_ver()
     try:
@@ -120,8 +120,9 @@ def examine_large_pages() -> list[Finding]:
         return []
     if mode is None or library != 'glibc':
         return []
-    found = {'always': 'always', 'madvise': 'on request', 'never': 'never'}[mode[1]]
-    if mode[1] == 'madvise' and tuple(map(int, version.split('.')[:2])) >= (2, 35):
+    on_request = mode[1] == 'madvise'
+    found = 'on request' if on_request else mode[1]
+    if on_request and tuple(map(int, version.split('.')[:2])) >= (2, 35):
         if _REQUEST in os.environ.get('GLIBC_TUNABLES', ''):
             found += ', requested'
         else:
